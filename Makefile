@@ -1,0 +1,45 @@
+# Two commands do everything, set-up included: `make demo` and `make test`.
+# What they need they install into .venv; nothing else on the machine is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8000
+
+.PHONY: help demo run test test-long bench lint clean
+
+help:
+	@echo "make demo       the main job, live: reloads under load, with a table at the end"
+	@echo "make run        the example service, left running, with curl lines to try"
+	@echo "make test       the tests (under 10 minutes)"
+	@echo "make test-long  soaks, full fault matrices, large seed ranges"
+	@echo "make bench      every figure beside its target"
+	@echo "make lint       ruff and mypy --strict"
+
+# One stamp per set of extras, made anew when the requirements change.
+$(VENV)/ready-%: setup.cfg
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[$*]"
+	touch $@
+
+demo: $(VENV)/ready-demo
+	$(BIN)/python -m example_app.demo
+
+run: $(VENV)/ready-demo
+	$(BIN)/python -m example_app.run --port $(PORT)
+
+test: $(VENV)/ready-test
+	$(BIN)/python -m pytest
+
+test-long: $(VENV)/ready-test
+	$(BIN)/python -m pytest -m "long or not long" --timeout 1800
+
+bench: $(VENV)/ready-bench
+	$(BIN)/python -m bench
+
+lint: $(VENV)/ready-lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
