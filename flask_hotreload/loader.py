@@ -1,0 +1,201 @@
+"""Imports new code beside the running code: one :class:`ModuleLoader` per transaction."""
+
+from __future__ import annotations
+
+import linecache
+import os
+import time
+from collections.abc import Callable, Collection, Iterable
+from types import ModuleType
+from typing import Any
+
+from flask_hotreload.errors import LoadError
+from flask_hotreload.failure import load_error
+from flask_hotreload.finder import ProjectFinder, SnapshotLoader
+from flask_hotreload.overlay import Displaced
+from flask_hotreload.sources import ResolvedRoots, Snapshot
+from flask_hotreload.worlds import World
+
+
+def give_way() -> None:
+    """Let other threads run now."""
+    time.sleep(0)
+
+
+class Exchange:
+    """What a commit took away, and how to get it back.
+
+    ``displaced``
+        The modules and packages' attributes that were live before.
+    """
+
+    def __init__(
+        self, displaced: Displaced, lines: dict[str, Any], roots: ResolvedRoots, keep: Collection[str]
+    ) -> None:
+        self.displaced = displaced
+        self._lines = lines
+        self._roots = roots
+        self._keep = keep
+
+    def past(self, snapshot: Snapshot | None = None) -> World:
+        """A world that goes on seeing what was live before the commit, for the requests of the generation before.
+
+        At each later commit it needs to be told: ``world.preserve(exchange.displaced)``.
+
+        ``snapshot``
+            The sources of that generation, for what it is the first to import; ``None``: the disk.
+        """
+        finder = ProjectFinder(snapshot or Snapshot(self._roots), self._keep)
+        world = World(finder, fallback=not self.displaced.whole, give_way=give_way)
+        world.preserve(self.displaced)
+        return world
+
+    def restore(self) -> None:
+        """Make live again what was live before. Cannot fail."""
+        self.displaced.restore()
+        _restore_lines(self._lines)
+
+
+class ModuleLoader:
+    """The new modules of one transaction, in a world of their own.
+
+    Nothing live sees them before :meth:`commit`; :meth:`abort` forgets them. Both may be called on any thread; the
+    other methods run new code, in the calling thread and context, and do not return before it does.
+
+    ``snapshot``
+        Where all source comes from.
+    ``scripts``
+        Paths of all scripts that the transaction will load, as for :meth:`load`. Each is staged at the first import
+        by whichever of the others, so that none sees the live module of one that is going to be exchanged.
+    ``whole``
+        False: only the scripts, and project modules that are not loaded yet, are imported anew.
+        True: every project module is.
+    ``keep``
+        Names of project modules that are never imported anew, with all below them.
+    ``give_way``
+        Called before each module's body, so that running requests get their turn.
+    """
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        *,
+        scripts: Iterable[str | os.PathLike[str]] = (),
+        whole: bool = False,
+        keep: Collection[str] = (),
+        give_way: Callable[[], None] = give_way,
+    ) -> None:
+        """Raise :class:`ReloadInvalid` for a script that may not be loaded, :class:`LoadError` for a missing one."""
+        self._snapshot = snapshot
+        self._keep = tuple(keep)
+        self._finder = ProjectFinder(snapshot, keep)
+        self.world = World(self._finder, fallback=not whole, give_way=give_way)
+        self._modules: dict[tuple[str, str | None], ModuleType] = {}
+        self._exclusive = 0
+        self._instances: dict[tuple[int, str], object] = {}
+        self._staged: dict[str, ModuleType] | None = None
+        for script in scripts:
+            self._target(script, None)
+
+    def load(self, script_path: str | os.PathLike[str], *, exclusive: bool | str = False) -> ModuleType:
+        """The new module of a script, an absolute path: imported once, however often it is asked for.
+
+        ``exclusive``
+            Import the file once more, under a name of its own. A text says who for: each text gets its own module,
+            under the same name at each reload. ``True``: a module for this call alone.
+
+        :raises ReloadInvalid: the script may not be loaded: :meth:`~flask_hotreload.sources.ResolvedRoots.resolve`.
+        :raises LoadError: it can't be read or imported, for any reason, ``SystemExit`` among them.
+        """
+        if exclusive is True:
+            self._exclusive += 1
+            exclusive = str(self._exclusive)
+        real, key, name = self._target(script_path, exclusive or None)
+        module = self._modules.get((real, key))
+        if module is None:
+            module = self._modules[real, key] = self.run(
+                lambda: self.world.load(name), blame=self._finder.shown(real)
+            )
+        return module
+
+    def instance(self, module: ModuleType, name: str) -> object:
+        """The one instance that this transaction makes of a class in a new module, without arguments.
+
+        :raises LoadError: there is no such class, or making the instance fails.
+        """
+        file = getattr(module, "__file__", None)
+        cls = vars(module).get(name)
+        if not isinstance(cls, type):
+            problem = "is no class" if name in vars(module) else "is not there"
+            raise LoadError(f"{file}: the class {name!r} {problem}", file=file)
+        key = id(module), name
+        if key not in self._instances:
+            self._instances[key] = self.run(cls, blame=file or module.__name__)
+        return self._instances[key]
+
+    def run(self, function: Callable[[], Any], *, blame: str) -> Any:
+        """What ``function()`` returns, called in the staged context.
+
+        ``blame``
+            The file to name when an exception names no line of the project's.
+
+        :raises LoadError: it raised, no matter what.
+        """
+        try:
+            with self.world.staging():
+                return function()
+        except BaseException as error:  # noqa: BLE001  # whatever new code raises, SystemExit too, is its failure
+            sources = {source.path: source for source in self._snapshot.sources.values()}
+            failure = load_error(error, blame, sources.get)
+        try:
+            raise failure from failure.original
+        finally:
+            del failure  # a circle through this frame would keep the new modules until the next collection
+
+    @property
+    def staged(self) -> dict[str, ModuleType]:
+        """Name → new module, in the order of import; after the commit too."""
+        return self.world.staged() if self._staged is None else self._staged.copy()
+
+    def commit(self) -> Exchange:
+        """Make the new modules the live ones, on their packages as well. Cannot fail; runs no foreign code.
+
+        From here on tracebacks quote the source that runs, whatever happens to the file.
+        """
+        self._staged = self.world.staged()
+        displaced = self.world.commit()
+        lines: dict[str, Any] = {}
+        for module in self._staged.values():
+            loader = getattr(getattr(module, "__spec__", None), "loader", None)
+            if isinstance(loader, SnapshotLoader):
+                source = loader.source()
+                lines.setdefault(source.path, linecache.cache.get(source.path))
+                # Without a time stamp an entry counts as not being from the disk, and stays.
+                linecache.cache[source.path] = len(source.data), None, source.lines, source.path
+        self._forget()
+        return Exchange(displaced, lines, self._snapshot.roots, self._keep)
+
+    def abort(self) -> None:
+        """Forget the new modules. New code that still runs in the staged context can import nothing more."""
+        self.world.close()
+        self._staged = {}
+        self._forget()
+
+    def _forget(self) -> None:
+        self._modules.clear()
+        self._instances.clear()
+
+    def _target(self, script_path: str | os.PathLike[str], exclusive: str | None) -> tuple[str, str | None, str]:
+        real = self._snapshot.roots.resolve(script_path)
+        self._snapshot.read(real, shown=self._finder.shown(real))
+        name = self._finder.name_of(real, exclusive=exclusive)
+        self._finder.targets[name] = real
+        return real, exclusive, name
+
+
+def _restore_lines(lines: dict[str, Any]) -> None:
+    for file, entry in lines.items():
+        if entry is None:
+            linecache.cache.pop(file, None)
+        else:
+            linecache.cache[file] = entry

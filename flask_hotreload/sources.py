@@ -1,0 +1,304 @@
+"""What a reload runs: files from under the roots, each read once per transaction.
+
+:class:`Roots` says from where code may come. It keeps the folders as they were written, so that a link such as
+``current`` → ``releases/42`` may be switched; :meth:`Roots.resolve` fixes, for one transaction, where they lead now.
+:class:`Source` is the bytes of one file, and what is compiled from exactly these bytes. :class:`Snapshot` holds the
+sources of one transaction: however often a file is asked for, it is read once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import stat
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib.util import decode_source
+from typing import TYPE_CHECKING, NoReturn
+
+from flask_hotreload.errors import LoadError, ReloadInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import CodeType
+
+# A real path has no link in its last part, and a fifo put there must not block us. (Windows has neither.)
+_OPEN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+_OPEN |= getattr(os, "O_BINARY", 0)
+
+_PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a file lies, told so that it stays the same when a link above it is switched.
+
+    ``root``
+        The root, as it was written.
+    ``relative``
+        The path below it; ``"."`` for the root itself.
+    """
+
+    root: str
+    relative: str
+
+
+class Roots:
+    """The folders from which code may be loaded, kept as written.
+
+    A relative folder is taken from the working folder of now. Where the folders lead is remembered from each
+    :meth:`resolve`, so that a module that was loaded from ``releases/41`` is still known as the one that is now
+    in ``releases/42``.
+    """
+
+    def __init__(self, folders: Iterable[str | os.PathLike[str]]) -> None:
+        """Raise ``ValueError`` when there is none."""
+        self.folders = tuple(dict.fromkeys(os.path.abspath(folder) for folder in folders))
+        if not self.folders:
+            raise ValueError("HOTRELOAD_ROOTS names no folder; name the folder that holds the application")
+        self._history: dict[str, str] = {}
+        self.resolve()
+
+    def resolve(self) -> ResolvedRoots:
+        """The roots as they lead now, for one transaction."""
+        real = {folder: os.path.realpath(folder) for folder in self.folders}
+        for folder, target in real.items():
+            self._history.setdefault(folder, folder)
+            self._history[target] = folder
+        return ResolvedRoots(real, dict(self._history))
+
+    def __repr__(self) -> str:
+        return f"<Roots {', '.join(self.folders)}>"
+
+
+class ResolvedRoots:
+    """Where the roots lead during one transaction.
+
+    ``real``
+        Root as written → the folder that it leads to now.
+    """
+
+    def __init__(self, real: dict[str, str], history: dict[str, str]) -> None:
+        self.real = real
+        self._history = history
+        self._longest_first = sorted(history, key=len, reverse=True)
+        self._folders: dict[str, str] = {}
+        self._foreign: dict[str, bool] = {}
+
+    def resolve(self, path: str | os.PathLike[str]) -> str:
+        """The real path of a script that may be loaded; it need not exist.
+
+        :raises ReloadInvalid: the path is not absolute, lies outside the roots (also by a link that leaves
+            them), in a virtual environment or ``site-packages`` inside a root, or is not a regular file.
+        """
+        shown = os.fspath(path)
+        if "\0" in shown or not os.path.isabs(shown):
+            raise ReloadInvalid(f"scriptPath {shown!r} is not an absolute path")
+        real = os.path.realpath(shown)
+        if not self.contains(real):
+            aim = shown if real == shown else f"{shown} (that is {real})"
+            raise ReloadInvalid(
+                f"scriptPath {aim} may not be loaded: it lies outside the roots {', '.join(self.real)}, or in a "
+                "virtual environment or site-packages inside them; HOTRELOAD_ROOTS says from where code may come"
+            )
+        if os.path.exists(real) and not os.path.isfile(real):
+            kind = "a folder" if os.path.isdir(real) else "not a regular file"
+            raise ReloadInvalid(f"scriptPath {shown} is {kind}; name a Python file under {', '.join(self.real)}")
+        return real
+
+    def contains(self, real: str) -> bool:
+        """Whether a real path lies under a root as it leads now, and is the project's own."""
+        return any(_is_below(real, root) and not self._is_foreign(real, root) for root in self.real.values())
+
+    def concerns(self, folder: str) -> bool:
+        """Whether the project's files, or a root, may lie directly or deeper in a folder."""
+        real = self.real_path(folder)
+        return self.contains(os.path.join(real, "_")) or any(_is_below(root, real) for root in self.real.values())
+
+    def place(self, path: str) -> Place | None:
+        """Where a file or folder lies under the roots as they lead now *or once led*; ``None``: not the project's."""
+        real = self.real_path(path)
+        for root in self._longest_first:
+            if _is_below(real, root):
+                if self._is_foreign(real, root):
+                    return None
+                return Place(self._history[root], os.path.relpath(real, root))
+        return None
+
+    def now(self, path: str) -> str:
+        """The path that a file or folder has now, after links to the roots were switched; others are as they were."""
+        place = self.place(path)
+        if place is None:
+            return path
+        root = self.real[place.root]
+        return path if _is_below(self.real_path(path), root) else os.path.normpath(os.path.join(root, place.relative))
+
+    def real_path(self, path: str) -> str:
+        """``os.path.realpath``, remembering folders for the time of the transaction."""
+        folder, name = os.path.split(os.path.abspath(path))
+        real_folder = self._folders.get(folder)
+        if real_folder is None:
+            real_folder = self._folders[folder] = os.path.realpath(folder)
+        full = os.path.join(real_folder, name)
+        return os.path.realpath(full) if os.path.islink(full) else full
+
+    def _is_foreign(self, real: str, root: str) -> bool:
+        """Whether a virtual environment or a folder of installed packages lies between the root and the path."""
+        folder = os.path.dirname(real)
+        if not _is_below(folder, root) or folder == root:
+            return False
+        known = self._foreign.get(folder)
+        if known is None:
+            known = self._foreign[folder] = (
+                os.path.basename(folder) in _PACKAGE_FOLDERS
+                or os.path.exists(os.path.join(folder, "pyvenv.cfg"))
+                or self._is_foreign(folder, root)
+            )
+        return known
+
+
+def _is_below(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file's bytes, and what is made from them.
+
+    ``path``
+        As modules and tracebacks show it (``__file__``, ``co_filename``).
+    ``data``
+        The bytes, as they were read.
+    ``digest``
+        ``"sha256:"`` and 64 hexadecimal digits.
+    """
+
+    path: str
+    data: bytes = field(repr=False)
+    digest: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "digest", f"sha256:{hashlib.sha256(self.data).hexdigest()}")
+
+    @cached_property
+    def text(self) -> str:
+        r"""The bytes decoded as PEP 263 says, lines ended by ``\n``.
+
+        :raises LoadError: they are not what the file's encoding (UTF-8, unless a comment names another) allows.
+        """
+        try:
+            return decode_source(self.data)
+        except UnicodeDecodeError as error:
+            line = self.data.count(b"\n", 0, error.start) + 1
+            self._refuse(SyntaxError(f"{error.encoding} can't decode this line: {error.reason}"), line)
+        except (SyntaxError, LookupError) as error:
+            self._refuse(SyntaxError(str(error)), 1)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The text's lines with their ends, as ``linecache`` holds them."""
+        lines = io.StringIO(self.text).readlines()
+        if lines and not lines[-1].endswith("\n"):
+            lines[-1] += "\n"
+        return lines
+
+    def code(self) -> CodeType:
+        """The compiled bytes: made once, never from a ``.pyc``.
+
+        :raises LoadError: it does not compile.
+        """
+        return self._code
+
+    @cached_property
+    def _code(self) -> CodeType:
+        null = self.data.find(b"\0")
+        if null >= 0:
+            line = self.data.count(b"\n", 0, null) + 1
+            self._refuse(SyntaxError("source code cannot contain null bytes"), line)
+        lines = self.lines
+        try:
+            return compile(self.data, self.path, "exec", dont_inherit=True)
+        except SyntaxError as error:
+            error.filename = self.path
+            if error.lineno is not None and 0 < error.lineno <= len(lines):
+                # The compiler quotes some lines from the disk, where they may be others by now.
+                error.text = lines[error.lineno - 1]
+            raise self._error(error, error.lineno) from error
+        except (ValueError, OverflowError, RecursionError, MemoryError) as error:
+            raise self._error(error, None) from error
+
+    def _refuse(self, error: SyntaxError, line: int) -> NoReturn:
+        error.filename, error.lineno, error.offset = self.path, line, 1
+        raise self._error(error, line) from None
+
+    def _error(self, error: Exception, line: int | None) -> LoadError:
+        where = self.path if line is None else f"{self.path}:{line}"
+        what = error.msg if isinstance(error, SyntaxError) else str(error)
+        return LoadError(f"{where}: {type(error).__name__}: {what}", file=self.path, line=line, original=error)
+
+
+class Snapshot:
+    """The sources of one transaction.
+
+    ``roots``
+        Where the roots lead during the transaction.
+    ``sources``
+        Real path → source, to start from: what another process has read.
+    ``sealed``
+        True: there is nothing beyond ``sources``; the disk is never read.
+    """
+
+    def __init__(
+        self, roots: ResolvedRoots, sources: dict[str, Source] | None = None, *, sealed: bool = False
+    ) -> None:
+        self.roots = roots
+        self.sealed = sealed
+        self._sources = dict(sources or {})
+
+    @property
+    def sources(self) -> dict[str, Source]:
+        """Real path → source, of what was read so far; a copy."""
+        return self._sources.copy()
+
+    def has(self, real: str) -> bool:
+        """Whether :meth:`read` of a real path finds a file. It may still not compile."""
+        return real in self._sources or (not self.sealed and os.path.isfile(real))
+
+    def has_folder(self, real: str) -> bool:
+        """Whether there is a folder in which :meth:`read` may find something."""
+        if not self.sealed and os.path.isdir(real):
+            return True
+        return any(_is_below(path, real) for path in self._sources.copy())
+
+    def read(self, real: str, *, shown: str | None = None) -> Source:
+        """The source of a real path under the roots, to be shown as ``shown``; read at the first call only.
+
+        :raises LoadError: missing, or it can't be read.
+        """
+        source = self._sources.get(real)
+        if source is None:
+            path = shown or real
+            if self.sealed:
+                raise LoadError(f"{path}: there is no such file in the sources of this reload", file=path)
+            # Two threads that read at once get one source all the same.
+            source = self._sources.setdefault(real, Source(path, _read_file(real, path)))
+        return source
+
+    def __repr__(self) -> str:
+        return f"<Snapshot of {len(self._sources)} files{', sealed' if self.sealed else ''}>"
+
+
+def _read_file(real: str, shown: str) -> bytes:
+    try:
+        descriptor = os.open(real, _OPEN)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise LoadError(f"{shown}: not a regular file", file=shown)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        text = f"{shown}: {error.strerror or error}"
+        raise LoadError(text, file=shown, original=error) from error
