@@ -1,0 +1,175 @@
+"""Configuration: argument, then ``app.config``, then the environment, then the default; checked once.
+
+The keys are listed in :data:`KEYS`. As an argument a key may be written without its prefix and in lower case:
+``HotRPC(app, token="…")`` is ``HOTRELOAD_TOKEN``. In the environment a list is separated by commas.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+PREFIX = "HOTRELOAD_"
+_MINIMUM_TOKEN = 16
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+
+
+@dataclass(frozen=True)
+class Config:
+    """The checked configuration of one application. Seconds are floats, sizes are bytes."""
+
+    token: tuple[str, ...]
+    http: bool
+    url_prefix: str
+    max_body: int
+    roots: tuple[str, ...] | None
+    timeout: float
+    prepare_timeout: float
+    apply_timeout: float
+    max_hold: float
+    exempt: tuple[str, ...]
+    max_batch: int
+    coordinator: str
+
+    @classmethod
+    def load(
+        cls,
+        arguments: Mapping[str, Any],
+        app_config: Mapping[str, Any],
+        environment: Mapping[str, str] | None = None,
+    ) -> Config:
+        """Raise ``ValueError`` or ``TypeError``, naming the key, for an unknown key or a wrong value."""
+        environment = os.environ if environment is None else environment
+        given = {_full_name(name): value for name, value in arguments.items()}
+        for name in (*given, *(name for name in app_config if name.startswith(PREFIX))):
+            if name not in KEYS:
+                raise ValueError(f"{name} is not a setting of flask_hotreload; there are {', '.join(sorted(KEYS))}")
+        values: dict[str, Any] = {}
+        for name, key in KEYS.items():
+            if given.get(name) is not None:
+                value = given[name]
+            elif app_config.get(name) is not None:
+                value = app_config[name]
+            elif environment.get(name):
+                value = _read_text(environment[name], key.read)
+            else:
+                value = key.default
+            values[name.removeprefix(PREFIX).lower()] = key.read(name, value)
+        config = cls(**values)
+        if config.timeout > config.max_hold:
+            raise ValueError(
+                f"HOTRELOAD_TIMEOUT ({config.timeout} s) must not be above HOTRELOAD_MAX_HOLD ({config.max_hold} s)"
+            )
+        return config
+
+
+class Key(NamedTuple):
+    """How a setting is read. ``read(name, value)`` returns the checked value or raises."""
+
+    default: Any
+    read: Callable[[str, Any], Any]
+
+
+def _full_name(name: str) -> str:
+    return name if name.startswith(PREFIX) else PREFIX + name.upper()
+
+
+def _read_text(text: str, read: Callable[[str, Any], Any]) -> Any:
+    if read in (_strings, _tokens, _folders, _paths):
+        return [item.strip() for item in text.split(",") if item.strip()]
+    if read is _boolean and text.lower() in _TRUE | _FALSE:
+        return text.lower() in _TRUE
+    for convert, kinds in ((float, (_seconds,)), (int, (_positive,))):
+        if read in kinds:
+            try:
+                return convert(text)
+            except ValueError:
+                return text  # its check says what is wrong with it
+    return text
+
+
+def _boolean(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, not {value!r}")
+    return value
+
+
+def _seconds(name: str, value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number of seconds, not {value!r}")
+    if not 0 <= value < float("inf"):
+        raise ValueError(f"{name} must be a finite number of seconds ≥ 0, not {value!r}")
+    return float(value)
+
+
+def _positive(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    return value
+
+
+def _strings(name: str, value: Any) -> tuple[str, ...]:
+    items = (value,) if isinstance(value, (str, os.PathLike)) else value
+    if not isinstance(items, (list, tuple, set, frozenset)):
+        raise TypeError(f"{name} must be a string or a list of strings, not {value!r}")
+    if not all(isinstance(item, (str, os.PathLike)) for item in items):
+        raise TypeError(f"{name} must hold strings only, not {value!r}")
+    return tuple(os.fspath(item) for item in items)
+
+
+def _tokens(name: str, value: Any) -> tuple[str, ...]:
+    tokens = _strings(name, value)
+    for token in tokens:
+        if len(token) < _MINIMUM_TOKEN:
+            raise ValueError(
+                f"{name} holds a token of {len(token)} characters; at least {_MINIMUM_TOKEN} are needed. "
+                'Make one with: python -c "import secrets; print(secrets.token_urlsafe())"'
+            )
+        if not token.isascii() or not token.isprintable() or " " in token:
+            raise ValueError(f"{name} holds a token that cannot stand in a header: use printable ASCII, no spaces")
+    return tokens
+
+
+def _folders(name: str, value: Any) -> tuple[str, ...] | None:
+    return None if value is None else _strings(name, value)
+
+
+def _paths(name: str, value: Any) -> tuple[str, ...]:
+    paths = _strings(name, value)
+    for path in paths:
+        if not path.startswith("/") or path == "/":
+            raise ValueError(f"{name} holds {path!r}; a URL path begins with '/' and names at least one segment")
+    return tuple(path.rstrip("/") for path in paths)
+
+
+def _one_path(name: str, value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a URL path, not {value!r}")
+    return _paths(name, value)[0]
+
+
+def _coordinator(name: str, value: Any) -> str:
+    if value not in ("auto", "local"):
+        raise ValueError(f"{name} must be 'auto' or 'local', not {value!r}")
+    return str(value)
+
+
+KEYS: dict[str, Key] = {
+    "HOTRELOAD_TOKEN": Key((), _tokens),
+    "HOTRELOAD_HTTP": Key(True, _boolean),
+    "HOTRELOAD_URL_PREFIX": Key("/_reload", _one_path),
+    "HOTRELOAD_MAX_BODY": Key(1024 * 1024, _positive),
+    "HOTRELOAD_ROOTS": Key(None, _folders),
+    "HOTRELOAD_TIMEOUT": Key(5.0, _seconds),
+    "HOTRELOAD_PREPARE_TIMEOUT": Key(20.0, _seconds),
+    "HOTRELOAD_APPLY_TIMEOUT": Key(5.0, _seconds),
+    "HOTRELOAD_MAX_HOLD": Key(15.0, _seconds),
+    "HOTRELOAD_EXEMPT": Key((), _paths),
+    "HOTRELOAD_MAX_BATCH": Key(1000, _positive),
+    "HOTRELOAD_COORDINATOR": Key("auto", _coordinator),
+}

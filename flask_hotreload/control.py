@@ -1,0 +1,209 @@
+"""The control routes: reload, status, history, health. A WSGI application of its own, outside the lock.
+
+===============================  ==========================================================================
+``POST /_reload``                the reload document; answers the report
+``GET /_reload``                 status
+``GET /_reload/generations``     the last 100 reports, newest first
+``GET /_reload/generations/ID``  one report
+``GET /_reload/health``          200 as soon as the process serves; needs no token
+===============================  ==========================================================================
+
+All but health need ``Authorization: Bearer TOKEN``, looked at before the body is.
+"""
+
+from __future__ import annotations
+
+import hmac
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
+from werkzeug.wrappers import Request, Response
+
+from flask_hotreload import audit
+from flask_hotreload.errors import (
+    ApplyError,
+    CheckFailed,
+    DrainTimeout,
+    LoadError,
+    ReloadBusy,
+    ReloadError,
+    ReloadInvalid,
+    StoreUnavailable,
+    WorkerFailed,
+)
+from flask_hotreload.problem import MIMETYPE, problem
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIEnvironment
+
+    from flask_hotreload.report import ReloadReport
+
+_STATUS: dict[type[ReloadError], int] = {
+    ReloadInvalid: 400,
+    ReloadBusy: 409,
+    LoadError: 422,
+    ApplyError: 422,
+    CheckFailed: 422,
+    WorkerFailed: 503,
+    StoreUnavailable: 503,
+    DrainTimeout: 504,
+}
+
+_NO_TOKEN = (
+    "no token is configured, so nobody may reload. Make one with: "  # no secret: it says how to make one
+    'python -c "import secrets; print(secrets.token_urlsafe())" and set HOTRELOAD_TOKEN to it'
+)
+
+
+class Refused(Exception):
+    """A request that is answered with a problem document."""
+
+    def __init__(self, status: int, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+        self.headers = headers
+
+
+class Control:
+    """``reload(given, actor)`` runs a transaction; ``status()`` and ``history()`` answer the rest.
+
+    ``tokens`` may be empty; then everything but health is refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        prefix: str,
+        tokens: Callable[[], Sequence[str]],
+        max_body: int,
+        reload: Callable[[dict[str, Any], str, WSGIEnvironment], ReloadReport],
+        status: Callable[[], dict[str, Any]],
+        history: Callable[[], list[ReloadReport]],
+    ) -> None:
+        self._prefix = prefix
+        self._tokens = tokens
+        self._max_body = max_body
+        self._reload = reload
+        self._status = status
+        self._history = history
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        request = Request(environ)
+        route = request.path[len(self._prefix) :].strip("/")
+        response = self._health(request) if route == "health" else self._audited(request, route)
+        return response(environ, start_response)
+
+    def _health(self, request: Request) -> Response:
+        if request.method not in ("GET", "HEAD"):
+            return _refusal(Refused(405, f"{request.method} is not answered here", Allow="GET, HEAD"))
+        return _json({"status": "ok"})
+
+    def _audited(self, request: Request, route: str) -> Response:
+        actor = request.remote_addr or "unknown"
+        outcome = "refused"
+        try:
+            actor = self._authenticate(request, actor)
+            response, outcome = self._answer(request, route, actor)
+        except Refused as refused:
+            response, outcome = _refusal(refused), refused.detail
+        except ReloadError as error:
+            response, outcome = _failure(error), f"{type(error).__name__}: {error}"
+        audit.record(
+            actor=actor, method=request.method, path=request.path, status=response.status_code, outcome=outcome
+        )
+        return response
+
+    def _authenticate(self, request: Request, address: str) -> str:
+        """Who asks. The body has not been touched when this refuses."""
+        tokens = self._tokens()
+        if not tokens:
+            raise Refused(403, _NO_TOKEN)
+        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
+        given = given.strip()
+        # Each is compared, and each in constant time, so that the time tells nothing.
+        matching = [
+            token for token in tokens if hmac.compare_digest(token.encode(), given.encode("utf-8", "replace"))
+        ]
+        if scheme.lower() != "bearer" or not matching:
+            raise Refused(
+                401,
+                "this needs the header 'Authorization: Bearer TOKEN'",
+                **{"WWW-Authenticate": 'Bearer realm="reload"'},
+            )
+        return f"{address} tok:{audit.token_fingerprint(matching[0])}"
+
+    def _answer(self, request: Request, route: str, actor: str) -> tuple[Response, str]:
+        if route == "":
+            if request.method == "POST":
+                report = self._reload(self._document(request), actor, request.environ)
+                return _json(report.to_dict()), report.summary()
+            self._only_get(request, "GET, HEAD, POST")
+            return _json(self._status()), "status"
+        head, _, identity = route.partition("/")
+        if head == "generations":
+            self._only_get(request, "GET, HEAD")
+            return self._past(identity), "history"
+        raise Refused(404, f"there is no control route {request.path!r}")
+
+    def _past(self, identity: str) -> Response:
+        reports = self._history()
+        if not identity:
+            return _json([report.to_dict() for report in reports])
+        for report in reports:
+            if report.id == identity:
+                return _json(report.to_dict())
+        raise Refused(404, f"no report with the id {identity!r} among the last {len(reports)}")
+
+    def _only_get(self, request: Request, allowed: str) -> None:
+        if request.method not in ("GET", "HEAD"):
+            raise Refused(405, f"{request.method} is not answered here", Allow=allowed)
+
+    def _document(self, request: Request) -> dict[str, Any]:
+        too_large = Refused(413, f"the document is larger than HOTRELOAD_MAX_BODY, {self._max_body} bytes")
+        if (request.content_length or 0) > self._max_body:
+            raise too_large
+        request.max_content_length = self._max_body
+        try:
+            body = request.get_data()
+        except RequestEntityTooLarge:
+            raise too_large from None
+        except ClientDisconnected:
+            raise Refused(400, "the connection ended before the document did") from None
+        if not body.strip():
+            return {}
+        try:
+            document = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise Refused(400, f"the body is not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise Refused(400, "the body must be a JSON object, the reload document")
+        return document
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), mimetype="application/json", headers={"Cache-Control": "no-store"})
+
+
+def _refusal(refused: Refused) -> Response:
+    return Response(
+        problem(refused.status, refused.detail), refused.status, headers=refused.headers, mimetype=MIMETYPE
+    )
+
+
+def _failure(error: ReloadError) -> Response:
+    status = next((status for kind, status in _STATUS.items() if isinstance(error, kind)), 500)
+    report = error.report.to_dict() if error.report is not None else None
+    return Response(problem(status, str(error), report=report), status, mimetype=MIMETYPE)
+
+
+def announce_token(token: str, prefix: str) -> None:
+    """Tell a developer the token that was made for this process."""
+    print(
+        f" * flask_hotreload: no HOTRELOAD_TOKEN is set; for this process it is {token}\n"
+        f" * use it so: curl -H 'Authorization: Bearer {token}' URL_OF_THIS_SERVER{prefix}",
+        file=sys.stderr,
+    )

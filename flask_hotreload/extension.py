@@ -1,0 +1,330 @@
+"""The Flask extension: what applications import."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+from flask import Flask, has_request_context, request
+
+from flask_hotreload.config import Config
+from flask_hotreload.control import Control, announce_token
+from flask_hotreload.dispatch import Function, Group, Settings, normal_path
+from flask_hotreload.propagate import propagate
+from flask_hotreload.service import Service
+from flask_hotreload.staging import Registration, aliases_of, joining
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIEnvironment
+
+    from flask_hotreload.document import EntryDict
+    from flask_hotreload.report import ReloadReport
+
+AnyFunction = TypeVar("AnyFunction", bound=Function)
+Kept = TypeVar("Kept")
+
+EXTENSION = "hotreload"
+
+
+class HotRPC:
+    """Dispatchers that can be reloaded, for one Flask application::
+
+        app = Flask(__name__)
+        rpc = HotRPC(app)
+
+        @rpc.dispatcher("/api")
+        def echo(data: str = "Hello world") -> str:
+            return data
+
+    or ``rpc = HotRPC()`` and later ``rpc.init_app(app)``. Settings (:mod:`flask_hotreload.config`) may be given as
+    keywords: ``HotRPC(app, token="…")``.
+
+    Made while a reload imports new code, it starts nothing: it is a handle on the running service.
+    """
+
+    def __init__(self, app: Flask | None = None, **settings: Any) -> None:
+        self._settings = settings
+        self._service: Service | None = None
+        self._waiting: list[Callable[[], object]] = []  # registrations made before init_app
+        self._token: str | None = None
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask) -> None:
+        """Read the configuration, wrap ``app.wsgi_app``, serve what was registered before.
+
+        Raise ``ValueError`` or ``TypeError`` for a setting at fault, ``RuntimeError`` if ``app`` has one already.
+        """
+        if EXTENSION in app.extensions:
+            raise RuntimeError(
+                "this application has a HotRPC already; make one for each application, and use that of "
+                "app.extensions['hotreload']"
+            )
+        joined = joining.get()
+        if joined is not None and isinstance(joined.service, HotRPC):
+            self._service = joined.service._served
+        else:
+            config = Config.load(self._settings, app.config)
+            self._service = Service(app, config, self)
+            self._service.install(self._control(self._service) if config.http else None)
+            if config.http and not config.token and app.debug:
+                self._token = secrets.token_urlsafe()
+                announce_token(self._token, config.url_prefix)
+        app.extensions[EXTENSION] = self
+        waiting, self._waiting = self._waiting, []
+        for register in waiting:
+            register()
+
+    # Dispatchers -----------------------------------------------------------------------------------------------
+
+    def dispatcher(
+        self, path: str = "/", *, name: str | None = None, aliases: Iterable[str] = (), **settings: Any
+    ) -> Callable[[AnyFunction], AnyFunction]:
+        """Serve the decorated function at ``path``; see :meth:`register_function`."""
+        if not isinstance(path, str):
+            raise TypeError("write @rpc.dispatcher() or @rpc.dispatcher('/api'), with parentheses")
+
+        def register(function: AnyFunction) -> AnyFunction:
+            self.register_function(function, path, name=name, aliases=aliases, **settings)
+            return function
+
+        return register
+
+    def register_function(
+        self,
+        func: Function,
+        path: str = "/",
+        name: str | None = None,
+        aliases: Iterable[str] = (),
+        replace: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Serve ``func`` as ``name`` (default: its own) and ``aliases`` at the API ``path``.
+
+        ``settings``: ``validate``, ``lock``, ``authorize`` (:class:`~flask_hotreload.dispatch.Settings`). Raise
+        ``ValueError`` for a name or URL that is taken (the name: unless ``replace``), ``TypeError`` for a signature
+        whose type hints cannot be resolved, ``RuntimeError`` once the application serves.
+        """
+        if not callable(func):
+            raise TypeError(f"a dispatcher is a callable, not {func!r}")
+        own_name = name or str(getattr(func, "__name__", type(func).__name__))
+        every_alias = (*_strings(aliases), *aliases_of(func))
+        checked = Settings(**settings)
+        path = normal_path(path)
+        joined = joining.get()
+        if joined is not None:
+            joined.registrations.append(Registration(path, func, own_name, every_alias, checked))
+            return
+
+        def register() -> None:
+            service = self._served
+            dispatcher = service.make_dispatcher(path, own_name, func, aliases=every_alias, settings=checked)
+            service.serve([dispatcher], overwrite=replace)
+
+        self._register(register)
+
+    def register_instance(
+        self,
+        obj: object,
+        path: str = "/",
+        prefix: str = "",
+        include_private: Iterable[str] = (),
+        filter: Callable[[str, Function], object] | None = None,
+        replace: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Serve each public method of ``obj`` at ``path`` under ``prefix`` + its name.
+
+        ``include_private``: names with a leading underscore that are served all the same. ``filter(name, method)``:
+        false leaves a method out. The rest as in :meth:`register_function`. Raise ``ValueError`` if nothing is left.
+        """
+        group = Group(obj, prefix, tuple(_strings(include_private)), filter)
+        checked = Settings(**settings)
+        path = normal_path(path)
+        joined = joining.get()
+        if joined is not None:
+            joined.registrations.append(Registration(path, obj, settings=checked, group=group))
+            return
+
+        def register() -> None:
+            service = self._served
+            members = service.make_members(path, group, {"": checked}, {})
+            if not members:
+                raise ValueError(f"{obj!r} has no public method to serve; see include_private and filter")
+            service.serve(members, overwrite=replace)
+
+        self._register(register)
+
+    def unregister(self, name: str, path: str = "/") -> None:
+        """Serve ``name`` and its aliases no longer. Raise ``LookupError`` if it is not served."""
+
+        def unregister() -> None:
+            service = self._served
+            dispatcher = service.reloader.current.table.get(normal_path(path), name)
+            if dispatcher is None:
+                raise LookupError(f"{name!r} is not served at {path!r}")
+            service.serve([], [dispatcher])
+
+        self._register(unregister)
+
+    def get(self, name: str, path: str = "/") -> Any:
+        """The function served as ``name`` at ``path``, or the instance whose class has that name.
+
+        Inside a callback it is the one that is being replaced. Raise ``LookupError`` if there is none.
+        """
+        reloader = self._served.reloader
+        table = (reloader.current if reloader.applying is not None else reloader.pinned).table
+        path = normal_path(path)
+        dispatcher = table.get(path, name)
+        if dispatcher is not None:
+            return dispatcher.function
+        group = table.group(path, name)
+        if group is None:
+            raise LookupError(f"{name!r} is not served at {path!r}")
+        return group.instance
+
+    # Reloading -------------------------------------------------------------------------------------------------
+
+    def reload(
+        self,
+        data: Sequence[EntryDict] | EntryDict | None = None,
+        clear_old: bool = False,
+        timeout: float | None = None,
+        processing_dispatcher_count_max: int = 0,
+        on_timeout: Literal["proceed", "abort"] = "proceed",
+        checks: Sequence[Mapping[str, Any]] = (),
+        dry_run: bool = False,
+        label: str | None = None,
+        expect: int | None = None,
+        id: str | None = None,
+        **spelled: Any,
+    ) -> ReloadReport:
+        """Change what is served; the keywords are those of the reload document, in either spelling.
+
+        Return the :class:`~flask_hotreload.report.ReloadReport`, or raise a
+        :class:`~flask_hotreload.errors.ReloadError` that carries it; then nothing has changed.
+        """
+        given = {
+            "data": data,
+            "clear_old": clear_old,
+            "timeout": timeout,
+            "processing_dispatcher_count_max": processing_dispatcher_count_max,
+            "on_timeout": on_timeout,
+            "checks": list(checks),
+            "dry_run": dry_run,
+            "label": label,
+            "expect": expect,
+            "id": id,
+        }
+        # What was left at its default gives way to the original's spelling of the same key.
+        document = {key: value for key, value in given.items() if value != _DEFAULTS[key]} | spelled
+        multiprocess = has_request_context() and bool(request.environ.get("wsgi.multiprocess"))
+        return self._served.reloader.reload(document, trigger="python", multiprocess=multiprocess)
+
+    def undo(self, function: Callable[[], object]) -> None:
+        """In a callback or migration: run ``function`` if the reload fails after this. Else ``RuntimeError``."""
+        transaction = self._served.reloader.applying
+        if transaction is None:
+            raise RuntimeError("undo() is for callbacks and migrations, while a reload applies them")
+        transaction.undo(function)
+
+    @property
+    def generation(self) -> int:
+        """The number of the generation that this request runs; outside of requests, the process's. 0 at start."""
+        return self._served.pinned.number
+
+    def history(self) -> list[ReloadReport]:
+        """The reports of the last 100 attempts, newest first."""
+        return self._served.reloader.history
+
+    def status(self) -> dict[str, Any]:
+        """What ``GET /_reload`` answers."""
+        return self._served.status()
+
+    # State -----------------------------------------------------------------------------------------------------
+
+    def keep(self, name: str, factory: Callable[[], Kept]) -> Kept:
+        """The object of that ``name``, the same in every generation; ``factory`` runs once per process."""
+        kept: Kept = self._served.keep(name, factory)
+        return kept
+
+    def on_retire(self, callback: Callable[[], object]) -> None:
+        """Run ``callback`` when the last request of the generation that runs this has left; the last one first."""
+        joined = joining.get()
+        target = joined.retire_callbacks if joined is not None else self._served.pinned.afterlife.callbacks
+        target.append(callback)
+
+    def propagate(self, function: AnyFunction) -> AnyFunction:
+        """``function``, carrying this request's slot and generation into a thread, executor or greenlet."""
+        return propagate(function)
+
+    @property
+    def script_path(self) -> str:
+        """Absolute path of the file in which the application was made."""
+        return self._served.script_path
+
+    def _getScriptPath(self, full: bool = False) -> str:  # noqa: N802  # the original's spelling
+        """The original's: :attr:`script_path` if ``full``, else its folder."""
+        return self.script_path if full else os.path.dirname(self.script_path)
+
+    # Inside ----------------------------------------------------------------------------------------------------
+
+    @property
+    def _served(self) -> Service:
+        if self._service is None:
+            joined = joining.get()
+            if joined is not None and isinstance(joined.service, HotRPC):
+                return joined.service._served
+            raise RuntimeError("this HotRPC has no application yet: call init_app(app) first")
+        return self._service
+
+    def _register(self, register: Callable[[], object]) -> None:
+        if self._service is None:
+            self._waiting.append(register)
+        else:
+            register()
+
+    def _control(self, service: Service) -> Control:
+        def reload(document: dict[str, Any], actor: str, environ: WSGIEnvironment) -> ReloadReport:
+            multiprocess = bool(environ.get("wsgi.multiprocess"))
+            return service.reloader.reload(document, trigger="http", actor=actor, multiprocess=multiprocess)
+
+        def tokens() -> Sequence[str]:
+            if service.config.token:
+                return service.config.token
+            return () if self._token is None else (self._token,)
+
+        return Control(
+            prefix=service.config.url_prefix,
+            tokens=tokens,
+            max_body=service.config.max_body,
+            reload=reload,
+            status=service.status,
+            history=lambda: service.reloader.history,
+        )
+
+    def __repr__(self) -> str:
+        if self._service is None:
+            return "<HotRPC without an application>"
+        return f"<HotRPC of {self._service.app.name!r}, generation {self.generation}>"
+
+
+_DEFAULTS: dict[str, Any] = {
+    "data": None,
+    "clear_old": False,
+    "timeout": None,
+    "processing_dispatcher_count_max": 0,
+    "on_timeout": "proceed",
+    "checks": [],
+    "dry_run": False,
+    "label": None,
+    "expect": None,
+    "id": None,
+}
+
+
+def _strings(names: Iterable[str]) -> tuple[str, ...]:
+    """One name, or several."""
+    return (names,) if isinstance(names, str) else tuple(names)

@@ -1,0 +1,409 @@
+"""One reload in one process, step by step.
+
+==========  ====================================================================================================
+step        promise
+==========  ====================================================================================================
+prepare     The new code is compiled, imported and bound beside the running code, within its time limit. Nothing
+            live has changed, whatever it raised or however long it took.
+check       Checks ran against the staged generation. Nothing live has changed.
+drain       The gate is closed. Requests that are still inside are known by name.
+apply       Callbacks, migrations and applied checks ran, within their time limit. Each namespace change has its undo.
+release     Requests that enter from now on get the new generation. This step cannot fail.
+abort       After any of the steps before release: what was applied is undone, the gate is open.
+close       The thread of the transaction has ended, or is known to be hung.
+==========  ====================================================================================================
+
+A step that fails raises a :class:`~flask_hotreload.errors.ReloadError`; whoever runs the steps then aborts.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from time import perf_counter
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from flask_hotreload.bounded import BoundedThread, Overrun
+from flask_hotreload.deadline import Deadline
+from flask_hotreload.errors import ApplyError, DrainTimeout, LoadError
+from flask_hotreload.generation import Afterlife, Generation
+from flask_hotreload.interpreter import interpreter
+from flask_hotreload.loader import Exchange, ModuleLoader
+from flask_hotreload.namespaces import Namespace, NamespaceGuard
+from flask_hotreload.report import Drain, Straggler, Timings
+from flask_hotreload.rwlock import Gate, Reader, ReadersWriterLock
+from flask_hotreload.side_effects import THREAD_PREFIX, Census
+from flask_hotreload.sources import Roots, Snapshot
+from flask_hotreload.staging import BoundCallback, Joining, Staged, Stager, joining
+
+if TYPE_CHECKING:
+    from flask_hotreload.dispatch import DispatchTable
+    from flask_hotreload.document import Check, Document
+
+Result = TypeVar("Result")
+
+
+class Host(Protocol):
+    """What a transaction needs of the application that it changes."""
+
+    def script(self, path: str | None) -> str:
+        """The absolute path of a script of the document; ``None``: the application's own."""
+
+    def stager(self, table: DispatchTable, loader: ModuleLoader, joined: Joining) -> Stager: ...
+    def routes(self, table: DispatchTable, current: Generation) -> Any:
+        """The URL map for ``table``. Raise :class:`LoadError` for a collision."""
+
+    def explain(self, error: LoadError) -> LoadError:
+        """A better error for what a framework raised in new code, or ``error``."""
+
+    def publish(self, generation: Generation) -> None:
+        """Make the routes of ``generation`` the application's. Cannot fail."""
+
+    def context(self) -> AbstractContextManager[object]:
+        """The context in which callbacks run."""
+
+    def verify(self, check: Check) -> None:
+        """Run ``check`` in the calling context. Raise :class:`CheckFailed`."""
+
+    def namespaces(self) -> list[Namespace]:
+        """The globals of every live project module."""
+
+    @property
+    def server(self) -> object:
+        """The first argument of callbacks."""
+
+
+class Limits(Protocol):
+    """Seconds."""
+
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def prepare_timeout(self) -> float: ...
+    @property
+    def apply_timeout(self) -> float: ...
+    @property
+    def max_hold(self) -> float: ...
+
+
+class Transaction:
+    """The steps of one reload; see the module's documentation for what each promises."""
+
+    def __init__(
+        self,
+        document: Document,
+        current: Generation,
+        *,
+        host: Host,
+        lock: ReadersWriterLock,
+        limits: Limits,
+        roots: Roots,
+    ) -> None:
+        self.document = document
+        self.current = current
+        self.snapshot = Snapshot(roots.resolve())
+        self._host = host
+        self._lock = lock
+        self._limits = limits
+        self._gate = Gate()
+        self._closed_at: float | None = None
+        self._hold = Deadline(None)
+        self._started = perf_counter()
+        self._milliseconds: dict[str, float] = {}
+        self._census = Census()
+        self._guards: list[NamespaceGuard] = []
+        self._undo: list[Callable[[], object]] = []
+        self._migrations: list[tuple[ModuleType, ModuleType]] = []  # (old, new)
+        self._joined = Joining(host.server)
+        self._thread = BoundedThread(f"{THREAD_PREFIX}{document.id}", on_late_end=self._end_late)
+        self._loader: ModuleLoader | None = None
+        self.staged: Staged | None = None
+        self.next: Generation | None = None
+        self.drained = Drain()
+        self.warnings: list[str] = []
+
+    # Steps -----------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Raise :class:`LoadError` or :class:`ReloadInvalid`."""
+        with self._timed("prepare_ms"):
+            try:
+                self.staged, self.next = self._thread.run(self._stage, seconds=self._limits.prepare_timeout)
+            except Overrun as overrun:
+                raise self._hanging(overrun) from None
+            except LoadError as error:
+                explained = self._host.explain(error)
+                if explained is error:
+                    raise
+                raise explained from error.original
+            finally:
+                self.warnings += self._census.differences()
+        self.warnings += self._not_taken()
+
+    def check(self) -> None:
+        """Raise :class:`CheckFailed`."""
+        checks = [check for check in self.document.checks if not check.applied]
+        if checks:
+            with self._timed("check_ms"):
+                self._bounded(lambda: self._verify(checks), Deadline(self._limits.prepare_timeout), "a check")
+
+    def drain(self) -> None:
+        """Raise :class:`DrainTimeout` if requests are inside at the time-out and the document says ``abort``."""
+        document = self.document
+        timeout = self._limits.timeout if document.timeout is None else document.timeout
+        with self._timed("drain_ms"):
+            self._hold = Deadline(self._limits.max_hold)
+            self._closed_at = perf_counter()
+            self._lock.close(self._gate)  # transactions take turns, so no other writer is waited for
+            in_flight = self._lock.in_flight
+            inside = self._lock.drain(self._gate, timeout=timeout, ignoring=document.processing_dispatcher_count_max)
+            self.drained = Drain(in_flight=in_flight, stragglers=tuple(_straggler(reader) for reader in inside))
+        if len(inside) > document.processing_dispatcher_count_max and document.on_timeout == "abort":
+            names = ", ".join(f"{reader.method} {reader.path} ({reader.age_ms:.0f} ms)" for reader in inside)
+            raise DrainTimeout(
+                f"after {timeout:g} s requests were still inside: {names}", seconds=timeout, readers=inside
+            )
+
+    def apply(self) -> None:
+        """Raise :class:`ApplyError` or :class:`CheckFailed`."""
+        assert self.staged is not None
+        checks = [check for check in self.document.checks if check.applied]
+        staged = self.staged
+        if not (checks or staged.callbacks or staged.attributes or self._migrations):
+            return
+        with self._timed("apply_ms"):
+            budget = Deadline(min(self._limits.apply_timeout, self._hold.remaining() or 0.0))
+            for target, values in staged.attributes:
+                self._set_attributes(target, values)
+            for old, new in self._migrations:
+                migrate = functools.partial(new.__hot_reload__, old)
+                self._guarded(new.__hot_reload__, migrate, budget, f"{new.__name__}.__hot_reload__")
+            for bound in staged.callbacks:
+                self._guarded(bound.callback, self._calling(bound), budget, _name_of(bound.callback))
+            if checks:
+                self._bounded(lambda: self._verify(checks), budget, "a check")
+
+    def release(self) -> tuple[Generation, Exchange]:
+        """Make the new modules and routes the live ones. Nothing here can fail: whatever could was done before."""
+        assert self._loader is not None
+        assert self.next is not None
+        exchange = self._loader.commit()
+        self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
+        self._host.publish(self.next)
+        return self.next, exchange
+
+    def open(self) -> None:
+        """Open the gate and let the held requests in."""
+        self._lock.open(self._gate)
+        if self._closed_at is not None:
+            self._milliseconds["pause_ms"] = (perf_counter() - self._closed_at) * 1000
+            self._closed_at = None
+            self.drained = Drain(self.drained.in_flight, self.drained.stragglers, self._gate.held)
+
+    def abort(self) -> None:
+        """Undo in reverse, then open. What an undo raises is a warning: the others run all the same."""
+        try:
+            while self._undo:
+                undo = self._undo.pop()
+                try:
+                    undo()
+                except Exception as error:  # noqa: BLE001  # foreign code; it must not keep the gate closed
+                    self.warnings.append(f"undo {_name_of(undo)} failed: {type(error).__name__}: {error}")
+        finally:
+            self.open()
+
+    def close(self, *, committed: bool) -> None:
+        """Let go of the thread and, unless committed, of everything staged."""
+        self._thread.close()
+        if not committed and not self.hung and self._loader is not None:
+            self._loader.abort()
+        self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
+
+    @property
+    def digest(self) -> str | None:
+        """One digest over the sources that were read; ``None`` when there were none."""
+        sources = sorted((source.path, source.digest) for source in self.snapshot.sources.values())
+        return "sha256:" + hashlib.sha256(repr(sources).encode()).hexdigest() if sources else None
+
+    @property
+    def hung(self) -> bool:
+        """Whether code of this transaction was given up and is still running."""
+        return self._thread.hung
+
+    @property
+    def timings(self) -> Timings:
+        return Timings(**{name: round(value, 3) for name, value in self._milliseconds.items()})
+
+    def undo(self, function: Callable[[], object]) -> None:
+        """Run ``function`` if this transaction is aborted."""
+        self._undo.append(function)
+
+    # What runs on the transaction's thread ---------------------------------------------------------------------
+
+    def _stage(self) -> tuple[Staged, Generation]:
+        joining.set(self._joined)
+        current, host = self.current, self._host
+        scripts = [host.script(entry.script_path) for entry in self.document.data or () if entry.has_script]
+        self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts)
+        with loader.world.staging():
+            staged = host.stager(current.table, loader, self._joined).stage(self.document)
+            self._migrations = [
+                (interpreter.live[name], module)
+                for name, module in loader.staged.items()
+                if callable(vars(module).get("__hot_reload__")) and name in interpreter.live
+            ]
+        generation = Generation(
+            number=current.number + 1,
+            table=staged.table,
+            routes=host.routes(staged.table, current),
+            wsgi_app=current.wsgi_app,
+            label=self.document.label,
+            modules={**current.modules, **self._digests(loader)},
+            afterlife=Afterlife(callbacks=self._joined.retire_callbacks),
+        )
+        return staged, generation
+
+    def _verify(self, checks: list[Check]) -> None:
+        for check in checks:
+            self._host.verify(check)
+
+    def _calling(self, bound: BoundCallback) -> Callable[[], object]:
+        return lambda: bound.callback(self._host.server, bound.module, bound.dispatcher)
+
+    def _bounded(self, function: Callable[[], Result], budget: Deadline, what: str) -> Result:
+        """Run ``function`` in the staged world, as a reader of the staged generation."""
+
+        def in_world() -> Result:
+            assert self._loader is not None
+            with self._loader.world.staging(), self._lock.passing(self.next), self._host.context():
+                return function()
+
+        try:
+            return self._thread.run(in_world, seconds=budget.remaining() or 0.0)
+        except Overrun as overrun:
+            raise ApplyError(f"{what} {_overran(overrun)}") from None
+
+    # Applying --------------------------------------------------------------------------------------------------
+
+    def _guarded(self, foreign: Callable[..., Any], call: Callable[[], object], budget: Deadline, what: str) -> None:
+        """Run foreign code whose assignments to globals are undone by an abort."""
+        namespaces = {id(namespace): namespace for namespace in self._namespaces}
+        own = getattr(inspect.unwrap(foreign), "__globals__", None)
+        if own is not None:
+            namespaces[id(own)] = own
+        guard = NamespaceGuard(namespaces.values())
+        self._guards.append(guard)
+        self._undo.append(guard.restore)
+
+        def outcome() -> BaseException | None:
+            try:
+                call()
+            except BaseException as error:  # noqa: BLE001  # SystemExit in a callback must not end the process
+                return error
+            return None
+
+        try:
+            error = self._bounded(outcome, budget, what)
+        finally:
+            guard.settle()
+        if error is not None:
+            file, line = _place_of(error, foreign)
+            raise ApplyError(
+                f"{file}:{line}: {what} raised {type(error).__name__}: {error}", file=file, line=line, original=error
+            ) from error
+
+    def _set_attributes(self, target: object, values: Any) -> None:
+        for name, value in values.items():
+            before = getattr(target, name, _MISSING)
+            try:
+                setattr(target, name, value)
+            except (AttributeError, TypeError) as error:
+                raise ApplyError(f"{target!r} takes no attribute {name!r}: {error}", original=error) from error
+            self._undo.append(functools.partial(_put_attribute, target, name, before))
+
+    @functools.cached_property
+    def _namespaces(self) -> list[Namespace]:
+        return self._host.namespaces()
+
+    def _digests(self, loader: ModuleLoader) -> dict[str, str]:
+        sources = {source.path: source.digest for source in self.snapshot.sources.values()}
+        files = {name: getattr(module, "__file__", None) or "" for name, module in loader.staged.items()}
+        return {name: sources[file] for name, file in files.items() if file in sources}
+
+    # Afterwards ------------------------------------------------------------------------------------------------
+
+    def _end_late(self) -> None:
+        """Code that was given up has ended: what it did since is undone."""
+        if self._loader is None:
+            return
+        staged = [value for module in self._loader.staged.values() for value in vars(module).values()]
+        for guard in reversed(self._guards):
+            guard.restore_late(staged)
+        self._loader.abort()
+
+    def _hanging(self, overrun: Overrun) -> LoadError:
+        """Where the import was when its time was up: its innermost line in the new code."""
+        files = {source.path for source in self.snapshot.sources.values()}
+        place = next(((file, line) for file, line in overrun.stack if file in files), None)
+        file, line = place if place is not None else (None, None)
+        where = f"{file}:{line}" if place is not None else "the new code"
+        return LoadError(f"{where}: its import {_overran(overrun)}", file=file, line=line)
+
+    def _not_taken(self) -> list[str]:
+        assert self.staged is not None
+        served = {id(dispatcher.function) for dispatcher in self.staged.table}
+        instances = {id(dispatcher.group.instance) for dispatcher in self.staged.table if dispatcher.group}
+        return [
+            f"{registration.name or registration.function!r} is registered at {registration.path!r} by the new code, "
+            "but the document does not name it: it is not served"
+            for registration in self._joined.registrations
+            if id(registration.function) not in served | instances
+        ]
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        started = perf_counter()
+        try:
+            yield
+        finally:
+            self._milliseconds[name] = (perf_counter() - started) * 1000
+
+
+def _straggler(reader: Reader) -> Straggler:
+    return Straggler(reader.method, reader.path, round(reader.age_ms, 3))
+
+
+def _overran(overrun: Overrun) -> str:
+    state = "it was interrupted" if overrun.ended else "and cannot be interrupted"
+    return f"had not ended after {overrun.seconds:g} s; {state}"
+
+
+def _name_of(function: object) -> str:
+    return str(getattr(function, "__qualname__", None) or repr(function))
+
+
+def _place_of(error: BaseException, foreign: Callable[..., Any]) -> tuple[str | None, int | None]:
+    """Where foreign code raised ``error``: the last frame in its own file, else where it is defined."""
+    code = getattr(inspect.unwrap(foreign), "__code__", None)
+    file = code.co_filename if code is not None else None
+    line = code.co_firstlineno if code is not None else None
+    traceback = error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code.co_filename == file:
+            line = traceback.tb_lineno
+        traceback = traceback.tb_next
+    return file, line
+
+
+def _put_attribute(target: object, name: str, value: object) -> None:
+    if value is _MISSING:
+        delattr(target, name)
+    else:
+        setattr(target, name, value)
+
+
+_MISSING = object()
