@@ -18,6 +18,7 @@ _LONGEST = 1000  # characters of an exception's text
 # Modules whose frames say nothing about the new code.
 _HIDDEN = frozenset(f"flask_hotreload.{name}" for name in ("failure", "finder", "interpreter", "loader", "worlds"))
 
+_Place = tuple[str, int, str]
 _Error = TypeVar("_Error", bound=BaseException)
 
 
@@ -35,17 +36,18 @@ def load_error(error: BaseException, file: str, source_of: Callable[[str], Sourc
     """
     if isinstance(error, LoadError) and error.file is not None:
         return _without_tracebacks(error)
+    places = {id(link): list(_places(link.__traceback__)) for link in _chain(error)}
+    _without_tracebacks(error)  # before formatting, which would look the files up on the disk
     line = None
     if isinstance(error, SyntaxError) and error.filename is not None and source_of(error.filename) is not None:
         file, line = error.filename, error.lineno
     else:
-        for frame_file, frame_line, _ in _places(error.__traceback__):
+        for frame_file, frame_line, _ in places[id(error)]:
             if source_of(frame_file) is not None:
                 file, line = frame_file, frame_line
     where = file if line is None else f"{file}:{line}"
     answer = LoadError(f"{where}: {describe(error)}", file=file, line=line, original=error)
-    vars(answer)["traceback"] = "".join(_format(error, source_of, set()))
-    _without_tracebacks(error)
+    vars(answer)["traceback"] = "".join(_format(error, places, source_of))
     return answer
 
 
@@ -66,7 +68,7 @@ def describe(error: BaseException) -> str:
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
-def _places(trace: TracebackType | None) -> Iterator[tuple[str, int, str]]:
+def _places(trace: TracebackType | None) -> Iterator[_Place]:
     """File, line and function of each frame, outermost first, but for the machinery's."""
     for frame, line in traceback.walk_tb(trace):
         module = frame.f_globals.get("__name__")
@@ -86,15 +88,16 @@ def _chain(error: BaseException) -> list[BaseException]:
     return found
 
 
-def _format(error: BaseException, source_of: Callable[[str], Source | None], seen: set[int]) -> Iterator[str]:
-    """The lines that Python prints for an exception, without the frames of the import machinery and ours."""
-    seen.add(id(error))
+def _format(
+    error: BaseException, places: dict[int, list[_Place]], source_of: Callable[[str], Source | None]
+) -> Iterator[str]:
+    """The lines that Python prints for an exception, without the frames of the machinery."""
+    frames = [_frame(*place, source_of) for place in places.pop(id(error))]
     before = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    if before is not None and id(before) not in seen:
-        yield from _format(before, source_of, seen)
-        how = "was the direct cause of" if error.__cause__ is not None else "during handling of which came"
-        yield f"\n({how} the following exception)\n\n"
-    frames = [_frame(*place, source_of) for place in _places(error.__traceback__)]
+    if before is not None and id(before) in places:
+        yield from _format(before, places, source_of)
+        how = "directly caused" if error.__cause__ is not None else "was being handled before"
+        yield f"\n(which {how} the following)\n\n"
     if frames:
         yield "Traceback (most recent call last):\n"
         yield from traceback.StackSummary.from_list(frames).format()

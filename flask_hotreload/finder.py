@@ -71,6 +71,7 @@ class ProjectFinder:
         self._roots = snapshot.roots
         self._keep = tuple(keep)
         self._loaded: dict[str, list[tuple[str, str]]] | None = None
+        self._listings: dict[str, frozenset[str]] = {}
 
     # -- whose a module is
 
@@ -133,16 +134,38 @@ class ProjectFinder:
                 portions += [] if foreign is None else _texts(foreign.submodule_search_locations)
                 continue
             base = os.path.join(folder, tail)
-            # The order of the interpreter's own file finder.
-            candidates = [os.path.join(base, "__init__.py"), *(base + suffix for suffix in EXTENSION_SUFFIXES)]
-            for candidate in (*candidates, base + ".py"):
-                real = self._roots.real_path(candidate)
-                if self._snapshot.has(real):
-                    ours = candidate.endswith(".py") and self._roots.contains(real)
-                    return True, self.spec(name, real, candidate) if ours else None
+            found = self._first_file(folder, tail)
+            if found is not None:
+                candidate, real = found
+                ours = candidate.endswith(".py") and self._roots.contains(real)
+                return True, self.spec(name, real, candidate) if ours else None
             if self._snapshot.has_folder(base):
                 portions.append(base)
         return bool(portions), self._namespace(name, portions)
+
+    def _first_file(self, folder: str, tail: str) -> tuple[str, str] | None:
+        """The file for a name in one folder, with its real path, in the order of the interpreter's own finder."""
+        base = os.path.join(folder, tail)
+        package = os.path.join(base, "__init__.py")
+        listed = [(package, tail), *((base + suffix, tail + suffix) for suffix in (*EXTENSION_SUFFIXES, ".py"))]
+        names = self._listed(folder)
+        for candidates in ([file for file, name in listed if name in names], [file for file, _ in listed]):
+            # The second round finds what was made since the folder was listed; nothing is missing that is there.
+            for candidate in candidates:
+                real = self._roots.real_path(candidate)
+                if self._snapshot.has(real):
+                    return candidate, real
+        return None
+
+    def _listed(self, folder: str) -> frozenset[str]:
+        names = self._listings.get(folder)
+        if names is None:
+            try:
+                names = frozenset(os.listdir(folder))
+            except OSError:
+                names = frozenset()
+            self._listings[folder] = names
+        return names
 
     def _namespace(self, name: str, portions: list[str]) -> ModuleSpec | None:
         """A package without ``__init__.py``; the project's if every portion is."""

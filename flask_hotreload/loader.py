@@ -5,7 +5,7 @@ from __future__ import annotations
 import linecache
 import os
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -94,6 +94,8 @@ class ModuleLoader:
         self._exclusive = 0
         self._instances: dict[tuple[int, str], object] = {}
         self._staged: dict[str, ModuleType] | None = None
+        self._quoted: dict[str, ModuleType] = {}
+        self._lines: dict[str, Any] = {}  # what linecache is to hold; typeshed names no type for its entries
         for script in scripts:
             self._target(script, None)
 
@@ -116,6 +118,8 @@ class ModuleLoader:
             module = self._modules[real, key] = self.run(
                 lambda: self.world.load(name), blame=self._finder.shown(real)
             )
+            self.world.survey()
+            self._quote(self.staged)
         return module
 
     def instance(self, module: ModuleType, name: str) -> object:
@@ -164,14 +168,9 @@ class ModuleLoader:
         """
         self._staged = self.world.staged()
         displaced = self.world.commit()
-        lines: dict[str, Any] = {}
-        for module in self._staged.values():
-            loader = getattr(getattr(module, "__spec__", None), "loader", None)
-            if isinstance(loader, SnapshotLoader):
-                source = loader.source()
-                lines.setdefault(source.path, linecache.cache.get(source.path))
-                # Without a time stamp an entry counts as not being from the disk, and stays.
-                linecache.cache[source.path] = len(source.data), None, source.lines, source.path
+        self._quote(self._staged)
+        lines = {file: linecache.cache.get(file) for file in self._lines}
+        linecache.cache.update(self._lines)
         self._forget()
         return Exchange(displaced, lines, self._snapshot.roots, self._keep)
 
@@ -181,7 +180,20 @@ class ModuleLoader:
         self._staged = {}
         self._forget()
 
+    def _quote(self, modules: Mapping[str, ModuleType]) -> None:
+        """Make what ``linecache`` is to hold for the files of new modules."""
+        for name, module in modules.items():
+            if self._quoted.get(name) is not module:
+                self._quoted[name] = module
+                loader = getattr(getattr(module, "__spec__", None), "loader", None)
+                if isinstance(loader, SnapshotLoader):
+                    source = loader.source()
+                    # Without a time stamp an entry counts as not being from the disk, and stays.
+                    self._lines[source.path] = len(source.data), None, source.lines, source.path
+
     def _forget(self) -> None:
+        self._quoted.clear()
+        self._lines = {}
         self._modules.clear()
         self._instances.clear()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
@@ -97,6 +97,8 @@ class Overlay(MutableMapping[str, ModuleType]):
         # Full name of a submodule → what a package that is shared with other worlds shows here under its last part.
         self._attributes: dict[str, object] = {}
         self._owned: dict[str, bool] = {}
+        self._surveyed: Set[str] = frozenset()
+        self._leaving: Set[str] = frozenset()
 
     @property
     def modules(self) -> MutableMapping[str, ModuleType]:
@@ -225,6 +227,13 @@ class Overlay(MutableMapping[str, ModuleType]):
         """Name → module of the overlay's own, in the order of import; a copy."""
         return {name: module for name, module in self._own.copy().items() if module is not ABSENT}
 
+    def survey(self) -> None:
+        """Find out now whose the live modules are, so that the commit of a whole generation has little to ask."""
+        if not self.fallback:
+            names = interpreter.live.copy()
+            self._leaving = {name for name in names if self.owns(name)}
+            self._surveyed = names.keys()
+
     def commit(self) -> Displaced:
         """Make these modules the live ones, and let go of them here. Cannot fail.
 
@@ -233,7 +242,8 @@ class Overlay(MutableMapping[str, ModuleType]):
         live = interpreter.live
         own = self._own.copy()
         if not self.fallback:
-            own.update({name: ABSENT for name in live.copy() if name not in own and self.owns(name)})
+            late = {name for name in live.copy().keys() - self._surveyed if self.owns(name)}
+            own.update(dict.fromkeys((self._leaving | late) - own.keys(), ABSENT))
         displaced = Displaced({name: live.get(name, ABSENT) for name in own}, {}, whole=not self.fallback)
         attributes: dict[str, tuple[ModuleType, object]] = {}
         for name, value in self._attributes.items():

@@ -12,6 +12,9 @@ Status = Literal["committed", "aborted", "checked", "unchanged"]
 Trigger = Literal["http", "python", "cli", "watch", "rollback", "catch-up"]
 
 
+_LONGEST = 400  # characters of an error in a log line
+
+
 class Timings(msgspec.Struct, frozen=True):
     """Milliseconds of each phase. ``pause_ms``: how long the lock was closed."""
 
@@ -102,7 +105,10 @@ class ReloadReport(msgspec.Struct, frozen=True):
         """One line for a log."""
         label = f" {self.label!r}" if self.label else ""
         if self.error is not None:
-            return f"reload {self.id}{label} {self.status}: {self.error.type}: {self.error.message}"
+            message = (
+                self.error.message if len(self.error.message) <= _LONGEST else self.error.message[:_LONGEST] + "…"
+            )
+            return f"reload {self.id}{label} {self.status}: {self.error.type}: {message}"
         return (
             f"reload {self.id}{label} {self.status}: generation {self.previous} → {self.generation}, "
             f"{len(self.changes)} changes, pause {self.timings.pause_ms:.2f} ms, held {self.drain.held}, "

@@ -215,7 +215,8 @@ class Service:
     def refuse_whole_source(self) -> ReloadInvalid:
         entries = [_as_entry(dispatcher) for dispatcher in self.reloader.current.table]
         return ReloadInvalid(
-            "data is missing; say which dispatchers to reload. For those that are served now: "
+            "data is missing; say which dispatchers to reload (an instance starts anew unless an overload hands its "
+            "state over). For those that are served now: "
             + _json({"data": list({repr(entry): entry for entry in entries}.values())})
         )
 

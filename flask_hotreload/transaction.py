@@ -115,6 +115,7 @@ class Transaction:
         self._started = perf_counter()
         self._milliseconds: dict[str, float] = {}
         self._census = Census()
+        self._namespaces: list[Namespace] = []
         self._guards: list[NamespaceGuard] = []
         self._undo: list[Callable[[], object]] = []
         self._migrations: list[tuple[ModuleType, ModuleType]] = []  # (old, new)
@@ -265,6 +266,8 @@ class Transaction:
             modules={**current.modules, **self._digests(loader)},
             afterlife=Afterlife(callbacks=self._joined.retire_callbacks),
         )
+        if staged.callbacks or self._migrations:
+            self._namespaces = host.namespaces()  # found here, where nobody is held
         return staged, generation
 
     def _verify(self, checks: list[Check]) -> None:
@@ -324,10 +327,6 @@ class Transaction:
             except (AttributeError, TypeError) as error:
                 raise ApplyError(f"{target!r} takes no attribute {name!r}: {error}", original=error) from error
             self._undo.append(functools.partial(_put_attribute, target, name, before))
-
-    @functools.cached_property
-    def _namespaces(self) -> list[Namespace]:
-        return self._host.namespaces()
 
     def _digests(self, loader: ModuleLoader) -> dict[str, str]:
         sources = {source.path: source.digest for source in self.snapshot.sources.values()}

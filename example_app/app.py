@@ -1,0 +1,39 @@
+"""A bureau de change: the application. Start it with ``gunicorn example_app.app:app``.
+
+Everything here is ordinary Flask, plus three ways to make something callable by JSON-RPC 2.0:
+
+* a function registered from another module (``rates.py`` knows nothing of Flask),
+* the methods of an object that has a state (``ledger.py``),
+* a decorated function, as below.
+
+A dispatcher can be reloaded by ``POST /_reload`` with the token from ``HOTRELOAD_TOKEN``.
+"""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from flask_hotreload import HotRPC
+
+from . import ledger, rates
+
+app = Flask(__name__)
+rpc = HotRPC(app)
+
+for function in (rates.currencies, rates.quote, rates.convert, rates.interbank):
+    rpc.register_function(function, path="/api")
+
+# lock=True: one deposit at a time, so Ledger.deposit needs no lock of its own. The lock outlives a reload.
+rpc.register_instance(ledger.Ledger(), path="/ledger", lock=True)
+
+
+@rpc.dispatcher("/api")
+def generation() -> int:
+    """How many reloads this process has seen. A request sees one generation, from its start to its end."""
+    return rpc.generation
+
+
+@app.get("/health")
+def health() -> dict[str, str]:
+    """Answer a load balancer. An ordinary view: a reload holds it like any other request."""
+    return {"status": "ok"}
