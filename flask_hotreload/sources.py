@@ -84,7 +84,10 @@ class ResolvedRoots:
         self._history = history
         self._longest_first = sorted(history, key=len, reverse=True)
         self._folders: dict[str, str] = {}
+        # Remembered for the transaction: each question to the disk waits for requests' threads afterwards.
         self._foreign: dict[str, bool] = {}
+        self._concerned: dict[str, bool] = {}
+        self._moved: dict[str, str] = {}
 
     def resolve(self, path: str | os.PathLike[str]) -> str:
         """The real path of a script that may be loaded; it need not exist.
@@ -113,8 +116,13 @@ class ResolvedRoots:
 
     def concerns(self, folder: str) -> bool:
         """Whether the project's files, or a root, may lie directly or deeper in a folder."""
-        real = self.real_path(folder)
-        return self.contains(os.path.join(real, "_")) or any(_is_below(root, real) for root in self.real.values())
+        known = self._concerned.get(folder)
+        if known is None:
+            real = self.real_path(folder)
+            inside = self.contains(os.path.join(real, "_"))
+            known = inside or any(_is_below(root, real) for root in self.real.values())
+            self._concerned[folder] = known
+        return known
 
     def place(self, path: str) -> Place | None:
         """Where a file or folder lies under the roots as they lead now *or once led*; ``None``: not the project's."""
@@ -128,11 +136,13 @@ class ResolvedRoots:
 
     def now(self, path: str) -> str:
         """The path that a file or folder has now, after links to the roots were switched; others are as they were."""
-        place = self.place(path)
-        if place is None:
-            return path
-        root = self.real[place.root]
-        return path if _is_below(self.real_path(path), root) else os.path.normpath(os.path.join(root, place.relative))
+        known = self._moved.get(path)
+        if known is None:
+            place, known = self.place(path), path
+            if place is not None and not _is_below(self.real_path(path), self.real[place.root]):
+                known = os.path.normpath(os.path.join(self.real[place.root], place.relative))
+            self._moved[path] = known
+        return known
 
     def real_path(self, path: str) -> str:
         """``os.path.realpath``, remembering folders for the time of the transaction."""
@@ -293,10 +303,13 @@ def _read_file(real: str, shown: str) -> bytes:
     try:
         descriptor = os.open(real, _OPEN)
         try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise LoadError(f"{shown}: not a regular file", file=shown)
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
+            chunks = []
+            while chunk := os.read(descriptor, max(status.st_size + 1, 4096)):
+                chunks.append(chunk)
+            return b"".join(chunks)
         finally:
             os.close(descriptor)
     except OSError as error:

@@ -271,6 +271,7 @@ class World(Overlay):
             raise
         else:
             self._bind_submodule(name, parent, final)  # as importlib does, over what the package bound meanwhile
+            self._take_over(name, final)
             return final
         finally:
             with self._lock:
@@ -316,6 +317,18 @@ class World(Overlay):
                 self._attributes[name] = bound
 
         return unbind
+
+    def _take_over(self, name: str, package: ModuleType) -> None:
+        """Bind what is loaded below a package that is imported anew: an import that finds it loaded would not."""
+        if not hasattr(package, "__path__"):
+            return
+        prefix = f"{name}."
+        for child_name in [*interpreter.live.copy(), *self._own.copy()]:
+            child = child_name[len(prefix) :]
+            if child_name.startswith(prefix) and "." not in child and child not in vars(package):
+                module = self.get(child_name)
+                if module is not None:
+                    vars(package)[child] = module
 
 
 def _absolute(name: str, namespace: Mapping[str, Any] | None, level: int) -> str | None:

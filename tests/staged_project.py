@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import builtins
 import contextvars
+import gc
 import importlib
 import linecache
 import sys
 import textwrap
 import threading
 
+from flask_hotreload.interpreter import interpreter
 from flask_hotreload.loader import ModuleLoader
 from flask_hotreload.sources import Roots, Snapshot
 from flask_hotreload.worlds import live_modules
@@ -23,6 +25,8 @@ class Project:
         self.roots = Roots([folder])
 
     def __enter__(self):
+        if interpreter.installs:
+            gc.collect()  # worlds of generations that another test has left behind
         self._modules = live_modules().copy()
         self._hooks = builtins.__import__, sys.meta_path.copy(), sys.modules
         sys.path.insert(0, str(self.folder))

@@ -43,7 +43,7 @@ LOOKUPS = {
     "__import__, relative, top": "def look():\n    return __import__('api', globals(), None, (), 1).VERSION",
     "__import__, the package itself": "def look():\n    return __import__('', globals(), None, (), 1).api.VERSION",
     "import_module": "import importlib\ndef look():\n    return importlib.import_module('pkg.api').VERSION",
-    "import_module, relative": "from importlib import import_module as i\ndef look(): return i('.api', 'pkg').VERSION",
+    "import_module, relative": "import importlib\ndef look(): return importlib.import_module('.api', 'pkg').VERSION",
     "the package's attribute": "import importlib\ndef look(): return importlib.import_module('pkg').api.VERSION",
     "sys.modules": "import sys\ndef look():\n    return sys.modules['pkg.api'].VERSION",
     "sys.modules by its package": "import sys\ndef look():\n    return sys.modules['pkg'].api.VERSION",
@@ -54,7 +54,7 @@ LOOKUPS = {
     "    return VERSION if find_spec('pkg.api') is __spec__ else 0",
     "from_object": "class Prod:\n    V = VERSION\nimport flask\ndef look():\n"
     "    app = flask.Flask('pkg')\n    app.config.from_object('pkg.api.Prod')\n    return app.config['V']",
-    "import_string": "from werkzeug.utils import import_string\ndef look():\n    return import_string('pkg.api:VERSION')",
+    "import_string": "import werkzeug.utils as u\ndef look():\n    return u.import_string('pkg.api:VERSION')",
     "a module's __getattr__": "import pkg\ndef look():\n    return pkg.lazy",
     "get_type_hints of a class": "import typing\nclass Own: version = VERSION\nclass A:\n    x: 'Own'\n"
     "def look():\n    return typing.get_type_hints(A)['x'].version",
@@ -156,7 +156,8 @@ def test_a_circular_import_finds_the_staged_half(project):
     for version in (1, 2):
         project.write("pkg/a.py", f"VERSION = {version}\nfrom pkg import b\nfrom . import b as again\n")
         project.write(
-            "pkg/b.py", f"VERSION = {version}\nfrom pkg import a\nimport pkg.a as by_path\nA = a.VERSION\nB = by_path\n"
+            "pkg/b.py",
+            f"VERSION = {version}\nfrom pkg import a\nimport pkg.a as by_path\nA = a.VERSION\nB = by_path\n",
         )
         if version == 1:
             live = project.import_live("pkg.a")
@@ -187,6 +188,28 @@ def test_a_script_that_is_to_be_loaded_later_is_staged_for_those_before_it(proje
         assert staged.Model.version == 2, way
         assert project.load(loader, "pkg/models.py").Model is staged.Model
         loader.abort()
+
+
+@pytest.mark.parametrize("scripts", [("pkg/__init__.py", "pkg/api.py"), ("pkg/api.py", "pkg/__init__.py")])
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_package_that_is_staged_has_its_submodules_old_and_new(project, scripts, announced):
+    project.write("pkg/api.py", "VERSION = 1\n")
+    project.write("pkg/other.py", "def look():\n    import pkg.api, pkg.other\n    return pkg.api.VERSION\n")
+    project.import_live("pkg.api")
+    other = project.import_live("pkg.other")
+    project.write("pkg/__init__.py", "NAME = 'new'\n")
+    project.write("pkg/api.py", "VERSION = 2\n")
+    loader = project.loader(*(scripts if announced else ()))
+    for script in scripts:
+        project.load(loader, script)
+    with loader.world.staging():
+        import pkg
+
+        assert (pkg.NAME, pkg.api.VERSION, pkg.other, other.look()) == ("new", 2, other, 2)
+        assert in_live_context(other.look) == 1
+    loader.commit()
+    assert live_modules()["pkg"].other is other
+    assert other.look() == 2
 
 
 def test_a_module_that_is_not_named_is_the_live_one(project):
@@ -241,8 +264,9 @@ def test_a_missing_module_is_missing_as_always(project):
         "pkg/api.py",
         """
         problems = []
-        for statement in ("import pkg.nothing", "from pkg import nothing", "from . import nothing", "import nothing_at_all",
-                          "import pkg.api.below", "from ... import above", "from pkg.nothing import x"):
+        for statement in ("import pkg.nothing", "from pkg import nothing", "from . import nothing",
+                          "import nothing_at_all", "import pkg.api.below",
+                          "from ... import above", "from pkg.nothing import x"):
             try:
                 exec(statement)
             except ImportError as error:
@@ -255,7 +279,9 @@ def test_a_missing_module_is_missing_as_always(project):
 
 
 def test_a_failed_optional_import_leaves_nothing_and_can_be_tried_again(project):
-    project.write("pkg/flaky.py", "import pkg.count\npkg.count.N += 1\nif pkg.count.N == 1: raise ImportError('once')\n")
+    project.write(
+        "pkg/flaky.py", "import pkg.count\npkg.count.N += 1\nif pkg.count.N == 1: raise ImportError('once')\n"
+    )
     project.write("pkg/count.py", "N = 0\n")
     project.write(
         "pkg/api.py",
@@ -278,7 +304,8 @@ def test_a_failed_optional_import_leaves_nothing_and_can_be_tried_again(project)
 
 def test_a_module_may_put_another_object_in_its_place(project):
     project.write(
-        "pkg/api.py", "import sys, types\nclass Own(types.SimpleNamespace): pass\nsys.modules[__name__] = Own(VERSION=2)\n"
+        "pkg/api.py",
+        "import sys, types\nclass Own(types.SimpleNamespace): pass\nsys.modules[__name__] = Own(VERSION=2)\n",
     )
     project.import_live("pkg")
     loader = project.loader()
@@ -296,7 +323,8 @@ def test_a_module_may_put_another_object_in_its_place(project):
 def test_a_module_may_change_its_class(project):
     project.write(
         "pkg/api.py",
-        "import sys, types\nclass M(types.ModuleType):\n    five = property(lambda s: 5)\nsys.modules[__name__].__class__ = M\n",
+        "import sys, types\nclass M(types.ModuleType):\n    five = property(lambda s: 5)\n"
+        "sys.modules[__name__].__class__ = M\n",
     )
     assert project.load(project.loader(), "pkg/api.py").five == 5
 
@@ -320,7 +348,8 @@ def test_a_namespace_package_under_the_root_is_the_projects(project):
 def test_type_checking_imports_are_not_run(project):
     project.write(
         "pkg/api.py",
-        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import pkg.nothing\n"
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    import pkg.nothing\n"
         "def f(x: pkg.nothing.X) -> None: ...\n",
     )
     assert project.load(project.loader(), "pkg/api.py").f(1) is None

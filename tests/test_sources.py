@@ -24,7 +24,9 @@ def test_a_script_under_a_root_is_its_real_path(root, tmp_path):
     assert roots.resolve(root / "not_yet.py") == str(root / "not_yet.py")
 
 
-@pytest.mark.parametrize("path", ["../outside.py", "leaving.py", "leaving/inside.py", "folder", "queue.fifo", "a\0b.py"])
+@pytest.mark.parametrize(
+    "path", ["../outside.py", "leaving.py", "leaving/inside.py", "folder", "queue.fifo", "a\0b.py"]
+)
 def test_what_is_no_file_under_the_roots_is_refused(root, tmp_path, path):
     (tmp_path / "outside.py").write_text("")
     (tmp_path / "other").mkdir()

@@ -2,7 +2,10 @@
 
 import builtins
 import copy
+import gc
 import importlib
+import os
+import subprocess
 import sys
 import threading
 from types import ModuleType
@@ -10,6 +13,8 @@ from types import ModuleType
 import pytest
 from staged_project import Project, in_live_context
 
+from flask_hotreload import interpreter as interpreter_module
+from flask_hotreload import worlds as worlds_module
 from flask_hotreload.modules_view import ModulesView
 from flask_hotreload.worlds import ABSENT, World, current, live_modules, set_pinned
 
@@ -25,10 +30,17 @@ def project(tmp_path):
 @pytest.fixture
 def pinned():
     """A cell for the world that the contexts of this test are pinned to."""
-    cell = [None]
+    cell, before = [None], interpreter_module._pinned
     set_pinned(lambda: cell[0])
     yield cell
-    set_pinned(lambda: None)
+    set_pinned(before)
+
+
+@pytest.fixture(autouse=True)
+def _no_world_of_other_tests():
+    if interpreter_module.interpreter.installs:
+        gc.collect()
+    assert not interpreter_module.interpreter.installs
 
 
 class NoProject:
@@ -151,7 +163,7 @@ def test_a_live_context_sees_exactly_the_interpreters_dictionary(installed):
     assert view is not real
     assert view == real
     assert real == view
-    assert not view != real
+    assert (view != real) is False
     assert list(view) == list(real)
     assert list(reversed(view)) == list(reversed(real))
     assert len(view) == len(real)
@@ -207,7 +219,7 @@ def test_a_blocked_name_stays_blocked_for_everybody(project):
     project.import_live("pkg.api")
     world = project.loader("pkg/api.py").world
     with world.staging(), pytest.raises(ModuleNotFoundError, match="halted"):
-        import hotreload_blocked  # noqa: F401
+        import hotreload_blocked
     with world.installed(), pytest.raises(ModuleNotFoundError, match="halted"):
         import hotreload_blocked  # noqa: F401
     with world.staging():
@@ -283,9 +295,7 @@ def test_without_fallback_no_live_project_module_is_seen(project):
 
         assert pkg.api is not live
         assert pkg is not live_modules()["pkg"]
-        import pytest as shared
-
-        assert shared is pytest
+        assert importlib.import_module("pytest") is pytest
     assert live_modules()["pkg.api"] is live
 
 
@@ -650,3 +660,92 @@ def test_who_waits_for_a_module_is_let_go_when_the_world_closes(project):
     holder.go_on.set()
     threads[0].join(30)
     assert len(errors) == 2
+
+
+def test_a_forked_child_starts_with_free_locks():
+    script = """
+import os, signal, sys, threading
+from flask_hotreload.interpreter import interpreter
+from flask_hotreload.worlds import World
+from test_worlds import NoProject
+
+world = World(NoProject())
+held, go_on = threading.Event(), threading.Event()
+
+def hold():
+    with interpreter._lock, world._lock:
+        held.set()
+        go_on.wait(30)
+
+threading.Thread(target=hold, daemon=True).start()
+held.wait(30)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    with world.staging():
+        world.close()
+    os._exit(0)
+go_on.set()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script], env=environment, timeout=60, check=False, capture_output=True
+    )
+    assert run.returncode == 0, run.stderr.decode()
+
+
+def test_live_imports_and_readers_of_sys_modules_go_on_while_worlds_come_and_go(project):
+    project.write("pkg/api.py", "from . import part\nVERSION = part.VERSION\n")
+    project.write("pkg/part.py", "VERSION = 1\n")
+    live = project.import_live("pkg.api")
+    package = live_modules()["pkg"]
+    project.write("pkg/part.py", "VERSION = 2\n")
+    stop, problems, rounds = threading.Event(), [], []
+
+    def serve():
+        while not stop.is_set():
+            from pkg import api
+            from pkg.api import VERSION
+
+            seen = (
+                api is package.api is importlib.import_module("pkg.api") is sys.modules["pkg.api"] is live,
+                VERSION == 1,
+                "pkg.late" not in sys.modules,
+                len(list(sys.modules.items())) > 100,
+            )
+            if not all(seen):
+                problems.append(seen)
+            rounds.append(1)
+
+    threads = [threading.Thread(target=serve) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    project.write("pkg/api.py", "from . import part, late\nVERSION = part.VERSION\n")
+    project.write("pkg/late.py", "import pkg.api\n")
+    for _ in range(15):
+        loader = project.loader("pkg/api.py", "pkg/part.py")
+        assert project.load(loader, "pkg/api.py").VERSION == 2
+        loader.abort()
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert not problems
+    assert len(rounds) > 15
+
+
+def test_importlibs_own_machinery_finds_the_world_where_it_tells_no_one_that_it_imports(project, monkeypatch):
+    monkeypatch.setattr(worlds_module, "_NEEDS_LOADING", object())
+    project.write("pkg/a.py", "import importlib\nb = importlib.import_module('pkg.b')\nVERSION = 1\n")
+    project.write("pkg/b.py", "import importlib\na = importlib.import_module('.a', __package__)\n")
+    live = project.import_live("pkg.a")
+    project.write("pkg/a.py", "import importlib\nb = importlib.import_module('pkg.b')\nVERSION = 2\n")
+    loader = project.loader("pkg/a.py", "pkg/b.py")
+    staged = project.load(loader, "pkg/a.py")
+    assert staged.b.a is staged
+    assert staged.b is not live.b
+    assert live_modules()["pkg"].b is live.b
+    with loader.world.staging():
+        assert importlib.import_module("pkg").b is staged.b
+    loader.commit()
+    assert live_modules()["pkg"].b is live_modules()["pkg.b"] is staged.b
