@@ -6,8 +6,8 @@ Two rules make it safe to interrupt whoever uses it, at any point:
     Set once, never unset. From that assignment on the barrier holds nobody, whatever happens to the thread that
     made it.
 ``baton``
-    Who is held waits for it and passes it on at once. Nobody lets go of it before ``opened`` is set; after that anybody
-    may, as often as they like: it wakes the next in the line and does no harm.
+    Who is held waits for it and passes it on at once. Nobody lets go of it before ``opened`` is set. After that
+    anybody may, as often as they like: it wakes the next in the line and does no harm.
 """
 
 from __future__ import annotations

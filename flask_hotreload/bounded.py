@@ -49,7 +49,7 @@ class BoundedThread:
     def __init__(self, name: str, *, on_late_end: Callable[[], object]) -> None:
         """``on_late_end`` is called, on the abandoned thread, when code that was given up has ended after all."""
         self._name = name
-        self._on_late_end = on_late_end
+        self._on_late_end: Callable[[], object] = on_late_end
         self._context = contextvars.Context()
         self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
         self._thread: threading.Thread | None = None
@@ -87,8 +87,11 @@ class BoundedThread:
     def close(self) -> None:
         """Let the thread end. Waits for it unless it was given up."""
         self._jobs.put(None)
-        if self._thread is not None and not self._abandoned:
+        if self._abandoned:
+            return
+        if self._thread is not None:
             self._thread.join()
+        self._on_late_end = _nothing  # the asker is let go of now, not when the garbage collector comes round
 
     def _stack(self) -> list[tuple[str, int]]:
         assert self._thread is not None
@@ -126,6 +129,10 @@ class BoundedThread:
             self._on_late_end()
         except Exception:  # noqa: BLE001  # nobody is left who could be told otherwise
             _log.exception("cleaning up after code that ended late failed")
+
+
+def _nothing() -> None:
+    pass
 
 
 class _Job:

@@ -177,12 +177,14 @@ def _read_check(given: Any) -> Check:
             raise ReloadInvalid(f"a check's status is a number such as 200, not {status!r}")
         return Check(url=url, status=status, contains=_text(values, "contains"), applied=applied)
     _refuse(values, ("status", "contains"), "a check of a method")
+    if not isinstance(values["method"], str) or not values["method"]:
+        raise ReloadInvalid(f"a check's method is a dispatcher's name, not {values['method']!r}")
     params = values.get("params", [])
     if not isinstance(params, (list, tuple, Mapping)):
         raise ReloadInvalid(f"a check's params are a list or an object, not {params!r}")
     return Check(
         path=_api_path(values.get("path")),
-        method=_text(values, "method"),
+        method=values["method"],
         params=params,
         applied=applied,
         expected=(values["result"],) if "result" in values else None,

@@ -10,13 +10,17 @@ A request sees the generation that was current when it entered, from its start t
 slot is given back exactly once: at ``close()``, whatever that raises; when the application raises; or when the server
 drops the response without closing it. An event stream gives it back when it starts, and keeps its generation.
 
-A response that states its ``Content-Length`` is handed to the server as it is. One that does not is streamed, and
-what makes its chunks is part of the request: calls of the application made there are nested calls.
+All that makes the response is part of the request: the call of the application, each chunk of the body, and its
+``close()`` run in the request's context, so that calls of the application made there are nested calls. The
+server's own code between them does not.
 """
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING, Any
+
+from werkzeug.wsgi import ClosingIterator
 
 from flask_hotreload.rwlock import ReadersWriterLock, Slot, current_slot
 
@@ -54,71 +58,66 @@ class HotReloadMiddleware:
         self._control = control
         self._prefix = prefix
         self._exempt = tuple(path.rstrip("/") for path in exempt)
-        self._outside = (*self._exempt, prefix) if control is not None else self._exempt
+        self._outside = self._exempt if control is None else (*self._exempt, prefix)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         enter = self._lock.acquire_read
-        if self._outside and environ.get("PATH_INFO", "").startswith(self._outside):
+        if environ.get("PATH_INFO", "").startswith(self._outside):
             if self._control is not None and _is_below(environ["PATH_INFO"], self._prefix):
                 return self._control(environ, start_response)
             if any(_is_below(environ["PATH_INFO"], path) for path in self._exempt):
                 enter = self._lock.outside
         slot = Slot()
+        body = _Body()
+        body.slot = slot
+        body.begin = start_response
         try:
-            outer = enter(slot, environ)
-            slot.pin = generation = self._service.current if outer is None else outer.pin
-            body = _Body(self._lock, slot, start_response)
+            if enter(slot, environ) is None:
+                slot.pin = self._service.current
             token = current_slot.set(slot)
             try:
-                body.iterable = generation.wsgi_app(environ, body.start_response)
+                body.iterable = iterable = slot.pin.wsgi_app(environ, body.start_response)
             finally:
                 current_slot.reset(token)
         except BaseException:
-            self._lock.release_read(slot)
+            body.give_back()
             raise
+        if type(iterable) is ClosingIterator:  # most responses of Flask
+            return body
         file_wrapper = environ.get("wsgi.file_wrapper")
-        if isinstance(file_wrapper, type) and isinstance(body.iterable, file_wrapper):
-            return _closing_with(body.iterable, body)
+        if isinstance(file_wrapper, type) and isinstance(iterable, file_wrapper):
+            return _closing_with(iterable, body)
         return body
 
 
 class _Body:
     """The response. Its ``close()``, or its end as garbage, gives the slot back."""
 
-    __slots__ = ("_lock", "_slot", "_start_response", "_streamed", "iterable")
+    __slots__ = ("begin", "iterable", "slot")
 
+    begin: StartResponse  # the server's
     iterable: Iterable[bytes]
-
-    def __init__(self, lock: ReadersWriterLock, slot: Slot, start_response: StartResponse) -> None:
-        self._lock = lock
-        self._slot = slot
-        self._start_response = start_response
-        self._streamed = True
+    slot: Slot | None  # until it is given back
 
     def start_response(
         self, status: str, headers: list[tuple[str, str]], exc_info: Any = None
     ) -> Callable[[bytes], object]:
         for name, value in headers:
-            if name == "Content-Length":
-                self._streamed = False
-                break
-            if value.startswith("text/event-stream") and name.lower() == "content-type":
-                self._lock.release_read(self._slot)
+            if name == "Content-Type" or name.lower() == "content-type":
+                if value.startswith("text/event-stream") and self.slot is not None:
+                    self.slot.lock.release_read(self.slot)
                 break
         if exc_info is None:
-            return self._start_response(status, headers)
-        return self._start_response(status, headers, exc_info)
+            return self.begin(status, headers)
+        return self.begin(status, headers, exc_info)
 
     def __iter__(self) -> Iterator[bytes]:
-        if self._streamed:
-            return self._chunks()
-        return iter(self.iterable)
+        return iter(self.iterable) if _is_complete(self.iterable) else self._chunks()
 
     def _chunks(self) -> Iterator[bytes]:
-        """Each chunk is made in the request's context, which the server's own code between them does not see."""
         iterator = iter(self.iterable)
         while True:
-            token = current_slot.set(self._slot)
+            token = current_slot.set(self.slot)
             try:
                 chunk = next(iterator)
             except StopIteration:
@@ -128,39 +127,62 @@ class _Body:
             yield chunk
 
     def close(self) -> None:
-        token = current_slot.set(self._slot)
+        token = current_slot.set(self.slot)
         try:
             close = getattr(self.iterable, "close", None)
             if close is not None:
                 close()
         finally:
             current_slot.reset(token)
-            self._lock.release_read(self._slot)
-            self._slot.pin = None
+            self.give_back()
 
-    def __del__(self) -> None:
-        if self._slot.unreleased:
-            self._lock.release_read(self._slot)
+    def give_back(self) -> None:
+        slot = self.slot
+        if slot is not None:
+            slot.lock.release_read(slot)
+            slot.pin = None
+            self.slot = None  # last, so that an interruption on the way here is made up for by the destructor
+
+    __del__ = give_back
+
+
+def _is_complete(iterable: Iterable[bytes]) -> bool:
+    """Whether making the chunks runs no code of the application: they are in a list already.
+
+    Werkzeug has no public way to tell. If its iterator ever looks otherwise, every body is taken for a streamed one.
+    """
+    try:
+        return type(iterable._callbacks[-1].__self__.response) is list  # type: ignore[attr-defined]  # see above
+    except (AttributeError, IndexError, TypeError):
+        return False
 
 
 def _closing_with(wrapper: Any, body: _Body) -> Iterable[bytes]:
     """The server's own file wrapper, which it knows how to send without copying, closing as ``body`` does."""
-    inner = _FileClose(getattr(wrapper, "close", None))
     try:
+        body.iterable = _FileClose(wrapper)
         wrapper.close = body.close
-    except AttributeError:  # a wrapper that takes no attributes is sent as any other iterable
+    except (AttributeError, TypeError):  # a wrapper that takes no attributes is sent as any other iterable
+        body.iterable = wrapper
         return body
-    body.iterable = inner
     return wrapper  # type: ignore[no-any-return]  # it is what the application returned
 
 
 class _FileClose:
-    """What remains of a file wrapper whose ``close`` was replaced: its own ``close``."""
+    """A file wrapper's own ``close``, once it has another one. It does not keep the wrapper alive."""
 
-    __slots__ = ("close",)
+    __slots__ = ("_close", "_wrapper")
 
-    def __init__(self, close: Callable[[], object] | None) -> None:
-        self.close = close
+    def __init__(self, wrapper: Any) -> None:
+        self._close: Callable[[], object] | None = vars(wrapper).get("close")
+        self._wrapper = weakref.ref(wrapper)
+
+    def close(self) -> None:
+        wrapper = self._wrapper()
+        if self._close is not None:
+            self._close()
+        elif hasattr(type(wrapper), "close"):
+            type(wrapper).close(wrapper)  # type: ignore[union-attr]  # it has one
 
     def __iter__(self) -> Iterator[bytes]:
         return iter(())

@@ -6,6 +6,7 @@ It knows no Flask: what belongs to the application comes through :class:`~flask_
 from __future__ import annotations
 
 import _thread
+import copy
 import logging
 import os
 import socket
@@ -14,7 +15,7 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flask_hotreload.document import Document, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
@@ -23,10 +24,10 @@ from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.report import ReloadReport, Trigger, WorkerReport, describe_error, utc_now
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
 from flask_hotreload.staging import joining
-from flask_hotreload.transaction import Host, Limits, Transaction
+from flask_hotreload.transaction import Asked, Host, Limits, Transaction
 
 if TYPE_CHECKING:
-    from flask_hotreload.sources import Roots
+    from flask_hotreload.sources import Roots, Source
     from flask_hotreload.worlds import World
 
 _log = logging.getLogger("flask_hotreload")
@@ -52,6 +53,13 @@ class Application(Host, Protocol):
         """Send the signal ``event``. Cannot fail."""
 
 
+class Conductor(Protocol):
+    """Runs all steps of a transaction."""
+
+    def conduct(self, document: Document, asked: Asked) -> ReloadReport:
+        """Raise :class:`ReloadError` with its ``report``; then nothing has changed."""
+
+
 class Reloader:
     """``current`` is what requests that enter now are served by; ``lock`` is held by those that are inside."""
 
@@ -60,12 +68,16 @@ class Reloader:
         self.current = first
         self._application = application
         self._limits = limits
-        self._turn = threading.Lock()  # held by the transaction that runs
-        self._past: deque[tuple[ReloadReport, ReloadError | None]] = deque(maxlen=HISTORY)
+        #: Who runs the steps of a transaction over several processes; ``None``: this reloader, for its own.
+        self.conductor: Conductor | None = None
+        self._turn = threading.Lock()  # held by whoever asked for the transaction that runs
+        self._turn_of = 0  # the thread that holds it
+        self._past: deque[_Attempt] = deque(maxlen=HISTORY)
         self._running: Transaction | None = None
         self._given_up: list[Transaction] = []  # those whose code could not be ended
         self._worlds: weakref.WeakSet[World] = weakref.WeakSet()  # of generations that requests still run
         self._leaving: deque[tuple[int, Afterlife]] = deque()
+        self._news: deque[tuple[str, dict[str, Any]]] = deque()  # signals to be sent
         self._releasing = 0  # the thread that releases a generation just now
 
     # What is served --------------------------------------------------------------------------------------------
@@ -83,7 +95,7 @@ class Reloader:
     @property
     def history(self) -> list[ReloadReport]:
         """Reports of the last 100 attempts, newest first."""
-        return [report for report, _ in reversed(self._past)]
+        return [attempt.report for attempt in reversed(self._past)]
 
     @property
     def tainted(self) -> str | None:
@@ -103,94 +115,86 @@ class Reloader:
     ) -> ReloadReport:
         """Run one transaction. Raise :class:`ReloadError` with its ``report``; then nothing has changed.
 
-        ``multiprocess``: the server says that it runs several processes; this reloader could change one of them only.
+        ``multiprocess``: the server says that it runs several processes. Without a conductor that reaches the others
+        this reloader could change one of them only, and refuses.
         """
+        asked = Asked(trigger, actor)
         try:
             document = read_document(given)
         except ReloadInvalid as error:
-            raise self._refused(error, Document(id=uuid.uuid4().hex), trigger, actor) from None
+            raise self._refused(error, _unreadable(given), asked) from None
         try:
-            if multiprocess:
+            if multiprocess and self.conductor is None:
                 raise StoreUnavailable(
-                    "this server runs several processes, and HOTRELOAD_COORDINATOR is local: a reload would change "
-                    "one of them only. Run one worker process, with threads: gunicorn --workers 1 --threads 8"
+                    "this server runs several processes, and HOTRELOAD_COORDINATOR is 'local': a reload would change "
+                    "one of them only. Leave HOTRELOAD_COORDINATOR at 'auto', or run one worker process"
                 )
-            if joining.get() is not None:
-                raise ReloadBusy("code that is part of a reload cannot reload: do it after the reload has ended")
+            if joining.get() is not None or self._turn_of == threading.get_ident():
+                raise ReloadBusy(
+                    "code that a reload runs (new code, a callback, a signal's receiver) cannot reload: do it on a "
+                    "thread of its own, after the reload has ended"
+                )
             with self.lock.lend():
                 if not self._turn.acquire(timeout=self._limits.prepare_timeout):
                     raise ReloadBusy(
                         f"another reload has been running for {self._limits.prepare_timeout:g} s; try again"
                     )
                 try:
+                    self._turn_of = threading.get_ident()
                     earlier = self._earlier(document.id)
-                    return earlier if earlier is not None else self._transact(document, trigger, actor)
+                    return earlier if earlier is not None else self._conduct(document, asked)
                 finally:
+                    self._turn_of = 0
                     self._turn.release()
         except ReloadError as error:
             if error.report is None:
-                self._refused(error, document, trigger, actor)
+                self._refused(error, document, asked)
             raise
+        finally:
+            self.tell()
 
-    def _earlier(self, identity: str) -> ReloadReport | None:
-        """What an earlier attempt with the same id came to: its report, or its error."""
-        for report, error in self._past:
-            if report.id == identity:
-                if error is not None:
-                    raise error.with_traceback(None)
-                return report
-        return None
-
-    def _transact(self, document: Document, trigger: Trigger, actor: str | None) -> ReloadReport:
-        """One transaction, in its turn."""
-        self._admit(document)
-        transaction = Transaction(
-            document,
-            self.current,
-            host=self._application,
-            lock=self.lock,
-            limits=self._limits,
-            roots=self._application.roots,
-        )
-        reports = _Reports(transaction, trigger, actor)
-        self._application.notify("reload_started", report=reports.make("checked", self.current.number))
+    def _conduct(self, document: Document, asked: Asked) -> ReloadReport:
+        self.admit(document)
         try:
-            committed = self._run(transaction)
+            report = (self.conductor or self).conduct(document, asked)
         except ReloadError as error:
-            error.report = reports.make("aborted", self.current.number, error)
-            self._remember(error.report, error)
-            self._application.notify("reload_aborted", report=error.report)
+            if error.report is not None:
+                self._remember(_Attempt(error.report, _bare(error)))
             raise
-        report = reports.make("committed" if committed else "checked", self.current.number)
-        self._remember(report, None)
-        if committed:
-            self._application.ran({path: source.digest for path, source in transaction.snapshot.sources.items()})
-            self._application.notify("reload_committed", report=report, generation=report.generation)
+        self._remember(_Attempt(report))
         return report
 
-    def _run(self, transaction: Transaction) -> bool:
-        """Every step in its order; return whether it is committed. Whatever is raised, nothing has changed then."""
-        self._running = transaction
-        committed = False
+    def conduct(self, document: Document, asked: Asked) -> ReloadReport:
+        """Every step in its order, for this process alone."""
+        transaction = self.begin(document, asked)
         try:
             transaction.prepare()
             transaction.check()
-            if not transaction.document.dry_run:
+            if not document.dry_run:
                 transaction.drain()
                 transaction.apply()
-                self._release(transaction)
-                committed = True
-            return committed
-        finally:
-            if not committed:
-                transaction.abort()
-            transaction.close(committed=committed)
-            if transaction.hung:
-                self._given_up.append(transaction)
-            self._running = None
-            self._retire()
+                self.commit(transaction)
+        except ReloadError as error:
+            error.report = self.end(transaction, error)
+            raise
+        except BaseException:
+            self.end(transaction)
+            raise
+        return self.end(transaction)
 
-    def _admit(self, document: Document) -> None:
+    def _earlier(self, identity: str) -> ReloadReport | None:
+        """What an earlier transaction with the same id came to: its report, or its error.
+
+        An attempt that never began (busy, tainted, not the expected generation) does not count: it can be retried.
+        """
+        for attempt in self._past:
+            if attempt.began and attempt.report.id == identity:
+                if attempt.error is not None:
+                    raise copy.copy(attempt.error)  # a raise would hang its traceback on the one that is kept
+                return attempt.report
+        return None
+
+    def admit(self, document: Document) -> None:
         """Raise what speaks against beginning at all."""
         if document.data is None:
             raise self._application.refuse_whole_source()
@@ -208,19 +212,101 @@ class Reloader:
         if document.expect is not None and document.expect != self.current.number:
             raise ReloadBusy(f"generation {self.current.number} is live, not {document.expect} as expected")
 
-    def _release(self, transaction: Transaction) -> None:
-        """From here on there is no way back: what follows cannot fail."""
+    # Steps, for whoever conducts a transaction -----------------------------------------------------------------
+
+    def begin(
+        self,
+        document: Document,
+        asked: Asked,
+        *,
+        number: int | None = None,
+        sources: dict[str, Source] | None = None,
+    ) -> Transaction:
+        """A transaction that nothing has been done for yet; every one needs its :meth:`end`."""
+        self._running = transaction = Transaction(
+            document,
+            self.current,
+            host=self._application,
+            lock=self.lock,
+            limits=self._limits,
+            roots=self._application.roots,
+            asked=asked,
+            number=self.current.number + 1 if number is None else number,
+            sources=sources,
+        )
+        self._application.notify("reload_started", report=self.report_of(transaction))
+        return transaction
+
+    def commit(self, transaction: Transaction) -> None:
+        """Serve what is staged and open the lock. There is no way back from here, and nothing that can fail."""
         old = self.current
         weakref.finalize(old, self._left, old.number, old.afterlife).atexit = False
         self._releasing = threading.get_ident()
         generation, exchange = transaction.release()
         for world in self._worlds:
             world.preserve(exchange.displaced)
-        old.afterlife.world = past = exchange.past()
+        old.afterlife.world = past = exchange.past(transaction.snapshot)
         past.install()
         self._worlds.add(past)
         self.current = transaction.current = generation
         transaction.open()
+
+    def end(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
+        """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals."""
+        if not transaction.committed:
+            transaction.abort()
+        transaction.close()
+        if transaction.hung:
+            self._given_up.append(transaction)
+        self._running = None
+        self._retire()
+        report = self.report_of(transaction, error)
+        if transaction.committed:
+            self._application.ran({path: source.digest for path, source in transaction.snapshot.sources.items()})
+            self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
+        elif error is not None:
+            self._news.append(("reload_aborted", {"report": report}))
+        return report
+
+    def tell(self) -> None:
+        """Send the signals of what has ended. Receivers may reload: whoever calls this is in no transaction."""
+        while True:
+            try:
+                event, keywords = self._news.popleft()
+            except IndexError:
+                return
+            self._application.notify(event, **keywords)
+
+    def report_of(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
+        """What this process can tell of a transaction, as far as it has come."""
+        staged, timings = transaction.staged, transaction.timings
+        return ReloadReport(
+            id=transaction.document.id,
+            status="committed" if transaction.committed else "aborted" if error is not None else "checked",
+            generation=self.current.number,
+            previous=transaction.previous,
+            label=transaction.document.label,
+            digest=transaction.digest,
+            trigger=transaction.asked.trigger,
+            actor=transaction.asked.actor,
+            timings=timings,
+            drain=transaction.drained,
+            changes=staged.changes if staged is not None else (),
+            modules=staged.modules if staged is not None else (),
+            warnings=tuple(transaction.warnings),
+            workers=(
+                WorkerReport(
+                    id=worker_id(),
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    ok=error is None,
+                    pause_ms=timings.pause_ms,
+                    error=None if error is None else str(error),
+                ),
+            ),
+            error=None if error is None else describe_error(error),
+            started_at=transaction.started_at,
+        )
 
     # Retirement ------------------------------------------------------------------------------------------------
 
@@ -251,7 +337,7 @@ class Reloader:
 
     # Reports ---------------------------------------------------------------------------------------------------
 
-    def _refused(self, error: ReloadError, document: Document, trigger: Trigger, actor: str | None) -> ReloadError:
+    def _refused(self, error: ReloadError, document: Document, asked: Asked) -> ReloadError:
         """``error`` with the report of an attempt that never began."""
         number = self.current.number
         error.report = ReloadReport(
@@ -261,62 +347,44 @@ class Reloader:
             previous=number,
             label=document.label,
             digest=None,
-            trigger=trigger,
-            actor=actor,
+            trigger=asked.trigger,
+            actor=asked.actor,
             error=describe_error(error),
             started_at=utc_now(),
         )
-        self._remember(error.report, error)
+        self._remember(_Attempt(error.report, began=False))
         return error
 
-    def _remember(self, report: ReloadReport, error: ReloadError | None) -> None:
-        self._past.append((report, error))
-        if error is None:
-            _log.info("%s", report.summary())
-        else:
-            _log.warning("%s", report.summary())
+    def _remember(self, attempt: _Attempt) -> None:
+        self._past.append(attempt)
+        level = logging.INFO if attempt.report.error is None else logging.WARNING
+        _log.log(level, "%s", attempt.report.summary())
 
 
-class _Reports:
-    """Makes the report of one transaction as far as it has come."""
+class _Attempt(NamedTuple):
+    """``error`` is raised again for a retry with the same id. ``began``: whether there was a transaction at all."""
 
-    def __init__(self, transaction: Transaction, trigger: Trigger, actor: str | None) -> None:
-        self._transaction = transaction
-        self._fixed: dict[str, Any] = {
-            "id": transaction.document.id,
-            "previous": transaction.current.number,
-            "label": transaction.document.label,
-            "trigger": trigger,
-            "actor": actor,
-            "started_at": utc_now(),
-        }
+    report: ReloadReport
+    error: ReloadError | None = None
+    began: bool = True
 
-    def make(self, status: Any, generation: int, error: ReloadError | None = None) -> ReloadReport:
-        transaction = self._transaction
-        staged = transaction.staged
-        timings = transaction.timings
-        return ReloadReport(
-            **self._fixed,
-            status=status,
-            generation=generation,
-            digest=transaction.digest,
-            timings=timings,
-            drain=transaction.drained,
-            changes=staged.changes if staged is not None else (),
-            modules=staged.modules if staged is not None else (),
-            warnings=tuple(transaction.warnings),
-            workers=(
-                WorkerReport(
-                    id=worker_id(),
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    ok=error is None,
-                    pause_ms=timings.pause_ms,
-                    error=None if error is None else str(error),
-                ),
-            ),
-            error=None if error is None else describe_error(error),
-        )
+
+def _bare(error: ReloadError) -> ReloadError:
+    """``error`` without the exception that it came from, whose frames would keep the new modules alive."""
+    bare = copy.copy(error)
+    if hasattr(bare, "original"):
+        bare.original = None
+    return bare
+
+
+def _unreadable(given: object) -> Document:
+    """What can be told of a document that cannot be read."""
+    told = given if isinstance(given, Mapping) else {}
+    identity, label = told.get("id"), told.get("label")
+    return Document(
+        id=identity if isinstance(identity, str) and identity else uuid.uuid4().hex,
+        label=label if isinstance(label, str) else None,
+    )
 
 
 def worker_id() -> str:

@@ -98,8 +98,8 @@ class ReloadReport(msgspec.Struct, frozen=True):
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
-        builtins: dict[str, Any] = msgspec.to_builtins(self)
-        return builtins
+        values: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(self))
+        return values
 
     def summary(self) -> str:
         """One line for a log."""

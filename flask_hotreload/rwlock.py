@@ -396,7 +396,9 @@ class Loan:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         while not self.regain():
-            self.wait()
+            barrier = self._lock._barrier
+            if barrier is not None and self._lock._held_at(barrier, self._slots):
+                self._returned()
 
     def regain(self) -> bool:
         """Take the slots back, unless the gate is closed. Return whether they are inside now."""
@@ -406,10 +408,11 @@ class Loan:
         return True
 
     def wait(self) -> None:
-        """Wait until the gate is open."""
+        """Wait until the gate is open. The slots stay lent."""
         barrier = self._lock._barrier
-        if barrier is not None and self._lock._held_at(barrier, self._slots):
-            self._returned()
+        if barrier is not None:
+            barrier.wait()
+            self._lock._forget(barrier)
 
     def _returned(self) -> None:
         """Slots that were released while they were lent, or are just now, leave: whoever comes second sees to it."""

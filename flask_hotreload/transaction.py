@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from flask_hotreload.bounded import BoundedThread, Overrun
 from flask_hotreload.deadline import Deadline
@@ -34,10 +34,10 @@ from flask_hotreload.generation import Afterlife, Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.loader import Exchange, ModuleLoader
 from flask_hotreload.namespaces import Namespace, NamespaceGuard
-from flask_hotreload.report import Drain, Straggler, Timings
+from flask_hotreload.report import Drain, Straggler, Timings, Trigger, utc_now
 from flask_hotreload.rwlock import Gate, Reader, ReadersWriterLock
 from flask_hotreload.side_effects import THREAD_PREFIX, Census
-from flask_hotreload.sources import Roots, Snapshot
+from flask_hotreload.sources import Roots, Snapshot, Source
 from flask_hotreload.staging import BoundCallback, Joining, Staged, Stager, joining
 
 if TYPE_CHECKING:
@@ -90,6 +90,13 @@ class Limits(Protocol):
     def max_hold(self) -> float: ...
 
 
+class Asked(NamedTuple):
+    """Who or what asked for a reload."""
+
+    trigger: Trigger
+    actor: str | None = None
+
+
 class Transaction:
     """The steps of one reload; see the module's documentation for what each promises."""
 
@@ -102,10 +109,19 @@ class Transaction:
         lock: ReadersWriterLock,
         limits: Limits,
         roots: Roots,
+        asked: Asked,
+        number: int,
+        sources: dict[str, Source] | None = None,
     ) -> None:
+        """``number`` will be the generation's. ``sources``: what others have read already, real path → source."""
         self.document = document
         self.current = current
-        self.snapshot = Snapshot(roots.resolve())
+        self.previous = current.number
+        self.number = number
+        self.asked = asked
+        self.started_at = utc_now()
+        self.committed = False
+        self.snapshot = Snapshot(roots.resolve(), sources)
         self._host = host
         self._lock = lock
         self._limits = limits
@@ -192,6 +208,7 @@ class Transaction:
         """Make the new modules and routes the live ones. Nothing here can fail: whatever could was done before."""
         assert self._loader is not None
         assert self.next is not None
+        self.committed = True
         exchange = self._loader.commit()
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
         self._host.publish(self.next)
@@ -217,10 +234,10 @@ class Transaction:
         finally:
             self.open()
 
-    def close(self, *, committed: bool) -> None:
+    def close(self) -> None:
         """Let go of the thread and, unless committed, of everything staged."""
         self._thread.close()
-        if not committed and not self.hung and self._loader is not None:
+        if not self.committed and not self.hung and self._loader is not None:
             self._loader.abort()
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
 
@@ -258,7 +275,7 @@ class Transaction:
                 if callable(vars(module).get("__hot_reload__")) and name in interpreter.live
             ]
         generation = Generation(
-            number=current.number + 1,
+            number=self.number,
             table=staged.table,
             routes=host.routes(staged.table, current),
             wsgi_app=current.wsgi_app,

@@ -1,0 +1,1 @@
+"""One transaction over several worker processes: a two-phase commit over a small store."""

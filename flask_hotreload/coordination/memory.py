@@ -1,0 +1,170 @@
+"""A store in this process's memory: for one process, and for the simulation."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from time import monotonic
+
+from msgspec.structs import replace
+
+from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+
+FIRST_RELEASE = "0"
+
+
+class MemoryStore:
+    """``clock`` may be replaced, and ``dead`` members are named by :meth:`bury`."""
+
+    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._changed = threading.Condition()  # protects everything below
+        self._release = FIRST_RELEASE
+        self._heads: dict[str, int] = {FIRST_RELEASE: 0}
+        self._active: TransactionRecord | None = None
+        self._votes: dict[tuple[Ballot, str], Vote] = {}
+        self._members: dict[str, Member] = {}
+        self._dead: set[str] = set()
+        self._journal: list[JournalRecord] = []
+        self._blobs: dict[str, bytes] = {}
+
+    def now(self) -> float:
+        return self._clock()
+
+    def view(self, release: str, transaction: str | None = None) -> View:
+        with self._changed:
+            return View(
+                release=self._release,
+                head=self._heads.get(release, 0),
+                active=self._active,
+                votes=tuple(self._votes.values()),
+                members=tuple(self._members.values()),
+                outcome=self._outcome(transaction),
+            )
+
+    def _outcome(self, transaction: str | None) -> Phase | None:
+        if transaction is None:
+            return None
+        if self._active is not None and self._active.id == transaction:
+            return self._active.phase
+        committed = any(record.transaction == transaction for record in self._journal)
+        return Phase.COMMITTED if committed else Phase.ABORTED
+
+    # Members ---------------------------------------------------------------------------------------------------
+
+    def join(self, member: Member) -> bool:
+        with self._changed:
+            undecided = self._undecided()
+            if undecided is not None and undecided.release == member.release:
+                return False
+            if self._heads.get(member.release) != member.generation:
+                return False
+            self._members[member.id] = member
+            self._dead.discard(member.id)
+            return True
+
+    def update(self, member: Member) -> None:
+        with self._changed:
+            if member.id in self._members:
+                self._members[member.id] = member
+
+    def leave(self, member: str) -> None:
+        with self._changed:
+            self._members.pop(member, None)
+
+    def bury(self, member: str) -> None:
+        """``member`` has died."""
+        with self._changed:
+            self._dead.add(member)
+            self._members.pop(member, None)
+            self._changed.notify_all()
+
+    def dead(self, members: Iterable[str]) -> set[str]:
+        with self._changed:
+            return self._dead & set(members)
+
+    # The transaction -------------------------------------------------------------------------------------------
+
+    def _undecided(self) -> TransactionRecord | None:
+        return None if self._active is None or self._active.phase.decided else self._active
+
+    def begin(self, record: TransactionRecord) -> bool:
+        with self._changed:
+            if self._undecided() is not None or self._heads.get(record.release) != record.base:
+                return False
+            self._active = record
+            self._votes.clear()
+            return True
+
+    def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
+        before = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}[to]
+        with self._changed:
+            active = self._active
+            if active is None or active.id != transaction or active.phase is not before:
+                return False
+            payload = active.payload if payload is None else payload
+            self._active = replace(active, phase=to, deadline=deadline, payload=payload)
+            return True
+
+    def vote(self, vote: Vote) -> bool:
+        with self._changed:
+            active = self._active
+            if active is None or active.id != vote.transaction or (vote.ballot, vote.member) in self._votes:
+                return False
+            if active.phase.decided and vote.ballot is not Ballot.SETTLED:
+                return False
+            self._votes[vote.ballot, vote.member] = vote
+            return True
+
+    def commit(self, record: JournalRecord) -> bool:
+        with self._changed:
+            active = self._active
+            if active is None or active.id != record.transaction or active.phase is not Phase.APPLY:
+                return False
+            self._active = replace(active, phase=Phase.COMMITTED)
+            self._journal.append(record)
+            self._heads[record.release] = record.generation
+            return True
+
+    def abort(self, transaction: str, reason: str) -> bool:
+        with self._changed:
+            active = self._undecided()
+            if active is None or active.id != transaction:
+                return False
+            self._active = replace(active, phase=Phase.ABORTED, reason=reason)
+            return True
+
+    # The journal -----------------------------------------------------------------------------------------------
+
+    def journal(self, release: str) -> Sequence[JournalRecord]:
+        with self._changed:
+            return [record for record in self._journal if record.release == release]
+
+    def new_release(self, release: str, *, only_if: str) -> bool:
+        with self._changed:
+            if self._release != only_if or release in self._heads:
+                return False
+            self._heads[release] = max(self._heads.values())
+            self._release = release
+            return True
+
+    def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
+        with self._changed:
+            self._blobs.update(blobs)
+
+    def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
+        with self._changed:
+            return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}
+
+    # Wake-ups --------------------------------------------------------------------------------------------------
+
+    def ring(self, members: Iterable[str]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
+    def wait(self, seconds: float | None) -> None:
+        with self._changed:
+            self._changed.wait(seconds)
+
+    def close(self) -> None:
+        """Nothing is held."""

@@ -1,0 +1,267 @@
+"""The two-phase commit as a pure state machine: what to do next, given what the store says. No I/O.
+
+Two roles. A :class:`Participant` is a worker's side of one transaction after another; a :class:`Coordinator` is the
+asker's side of one. Both are shown a view of the store and answer with one action. Whoever runs them carries the
+action out, tells a participant how it went, and shows them the next view.
+
+What is guaranteed, for every interleaving, loss of wake-ups, pause and death of any process:
+
+1. A transaction is decided once: the decision is one compare-and-set in the store.
+2. It is committed only if every participant that has not died has voted ``APPLIED``, that is, holds its lock closed.
+   So once one worker serves the new generation, no other one admits a request to the old one.
+3. A participant that has voted ``APPLIED`` follows the decision and never its own clock. When the deadline passes it
+   *tries to abort* by the same compare-and-set, and does what the store says then.
+4. Before that vote it may abort alone, since without its vote nothing can be committed.
+5. A lock is closed no longer than the phase's deadline and the time to read the decision; if the store cannot be
+   read, no longer than ``in_doubt`` seconds more. Then, and only then, the old generation is served without knowing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, View
+
+# Actions -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before a wake-up, or before ``until`` on the store's clock; ``None``: no such moment."""
+
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Stage and check; then vote ``PREPARED`` and tell :meth:`Participant.prepared`."""
+
+    record: TransactionRecord
+
+
+@dataclass(frozen=True)
+class Apply:
+    """Close the lock, drain, apply; then vote ``APPLIED`` and tell :meth:`Participant.applied`."""
+
+    record: TransactionRecord
+
+
+@dataclass(frozen=True)
+class Release:
+    """Serve the staged generation, open the lock, vote ``SETTLED``; then tell :meth:`Participant.settled`."""
+
+    transaction: str
+
+
+@dataclass(frozen=True)
+class Restore:
+    """Undo everything, open the lock, vote ``SETTLED``; then tell :meth:`Participant.settled`."""
+
+    transaction: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class CatchUp:
+    """The head is ahead of what this worker runs: replay the journal up to it."""
+
+    head: int
+
+
+@dataclass(frozen=True)
+class TryAbort:
+    """Ask the store to abort; the next view tells what was decided."""
+
+    transaction: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Advance:
+    """Move the transaction on."""
+
+    transaction: str
+    to: Phase
+
+
+@dataclass(frozen=True)
+class Commit:
+    """Every vote is there: decide."""
+
+    transaction: str
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Decided, and carried out by everybody that is going to. ``silent``: participants that have not said so."""
+
+    phase: Phase
+    silent: tuple[str, ...]
+
+
+ParticipantAction = Wait | Prepare | Apply | Release | Restore | CatchUp | TryAbort
+CoordinatorAction = Wait | Advance | Commit | TryAbort | Finish
+
+
+# The participant ---------------------------------------------------------------------------------------------------
+
+
+class Step(str, Enum):
+    """Where a participant stands in the transaction that it takes part in."""
+
+    IDLE = "idle"
+    PREPARED = "prepared"  # staged; the lock is open
+    APPLIED = "applied"  # the lock is closed; voted, or about to
+    REFUSED = "refused"  # it voted no; what it has done waits to be undone
+
+
+class Participant:
+    """One worker's side. ``me`` is its id; ``in_doubt``: seconds it waits for a lost store, having voted yes."""
+
+    def __init__(self, me: str, release: str, generation: int, *, in_doubt: float) -> None:
+        self.me = me
+        self.release = release
+        self.generation = generation
+        self.step = Step.IDLE
+        self.record: TransactionRecord | None = None
+        self._in_doubt = in_doubt
+        self._away_since: float | None = None
+        self._finished: str | None = None  # the last transaction that this worker is done with
+
+    @property
+    def transaction(self) -> str | None:
+        """The id of the transaction that it is in; what to ask the store's view about."""
+        return self.record.id if self.record is not None else None
+
+    def observe(self, view: View | None, now: float, *, coordinator_is_dead: bool = False) -> ParticipantAction:
+        """What to do, given the store's view; ``None`` when it cannot be read.
+
+        ``coordinator_is_dead``: the process that coordinates this worker's transaction has certainly ended.
+        """
+        if view is None:
+            return self._without_store(now)
+        self._away_since = None
+        if self.record is None:
+            return self._idle(view)
+        return self._within(self.record, view, now, coordinator_is_dead=coordinator_is_dead)
+
+    def _idle(self, view: View) -> ParticipantAction:
+        active = view.active
+        if view.head > self.generation and not self._decision_is_pending(active):
+            return CatchUp(view.head)
+        if active is None or self.me not in active.participants or active.id == self._finished:
+            return Wait()
+        if self.me in view.voted(Ballot.PREPARED) or active.base != self.generation:
+            return Wait()
+        mine = active.phase is Phase.PREPARE or (active.phase is Phase.STAGING and active.coordinator == self.me)
+        return Prepare(active) if mine else Wait()
+
+    def _decision_is_pending(self, active: TransactionRecord | None) -> bool:
+        return active is not None and not active.phase.decided and active.release == self.release
+
+    def _within(
+        self, record: TransactionRecord, view: View, now: float, *, coordinator_is_dead: bool
+    ) -> ParticipantAction:
+        outcome = view.outcome
+        if outcome is Phase.COMMITTED and self.step is Step.APPLIED:
+            return Release(record.id)
+        if outcome is None or outcome.decided:
+            active = view.active
+            reason = active.reason if active is not None and active.id == record.id else None
+            return Restore(record.id, reason or "the transaction is over")
+        current = view.active if view.active is not None and view.active.id == record.id else record
+        if current.phase is Phase.APPLY and self.step is Step.PREPARED:
+            return Apply(current)
+        if self.step is Step.REFUSED:
+            return TryAbort(record.id, f"worker {self.me} refused")
+        if coordinator_is_dead:
+            return TryAbort(record.id, f"the coordinating worker {current.coordinator} has died")
+        if now >= current.deadline:
+            return TryAbort(record.id, f"phase {current.phase.value} did not end in time")
+        return Wait(current.deadline)
+
+    def _without_store(self, now: float) -> ParticipantAction:
+        if self._away_since is None:
+            self._away_since = now
+        if self.record is None:
+            return Wait()
+        if self.step is not Step.APPLIED:
+            return Restore(self.record.id, "the store is away")  # without our vote nothing can be committed
+        until = self._away_since + self._in_doubt
+        if now >= until:
+            return Restore(self.record.id, f"in doubt: the store has been away for {self._in_doubt:g} s")
+        return Wait(until)
+
+    # What became of the actions
+
+    def prepared(self, record: TransactionRecord, *, ok: bool) -> None:
+        """``Prepare`` was carried out, and the vote cast."""
+        self.record = record
+        self.step = Step.PREPARED if ok else Step.REFUSED
+
+    def applied(self, *, ok: bool) -> None:
+        """``Apply`` was carried out. Tell this *before* the vote is cast: from then on there may be a decision."""
+        self.step = Step.APPLIED if ok else Step.REFUSED
+
+    def settled(self, generation: int) -> None:
+        """``Release``, ``Restore`` or ``CatchUp`` was carried out; ``generation`` is served now."""
+        if self.record is not None:
+            self._finished = self.record.id
+        self.record = None
+        self.step = Step.IDLE
+        self.generation = generation
+
+
+# The coordinator ---------------------------------------------------------------------------------------------------
+
+
+class Coordinator:
+    """The asker's side of one transaction. ``dry_run``: abort once everybody is prepared."""
+
+    def __init__(self, transaction: str, *, dry_run: bool = False, settle_seconds: float = 2.0) -> None:
+        self.transaction = transaction
+        self._dry_run = dry_run
+        self._settle_seconds = settle_seconds
+        self._settle_until: float | None = None
+
+    def observe(self, view: View, dead: set[str], now: float) -> CoordinatorAction:
+        """What to do, given the store's view and which of the participants have certainly died."""
+        record = view.active
+        if record is None or record.id != self.transaction:
+            # Somebody has decided and gone on while this process was not running.
+            return Finish(view.outcome or Phase.ABORTED, ())
+        living = [member for member in record.participants if member not in dead]
+        if record.phase.decided:
+            return self._settle(record, view, living, now)
+        return self._undecided(record, view, living, now)
+
+    def _undecided(self, record: TransactionRecord, view: View, living: list[str], now: float) -> CoordinatorAction:
+        ballot = Ballot.APPLIED if record.phase is Phase.APPLY else Ballot.PREPARED
+        asked = [record.coordinator] if record.phase is Phase.STAGING else living
+        votes = view.voted(ballot)
+        for member in record.participants:
+            if member in votes and not votes[member].ok:
+                return TryAbort(record.id, f"worker {member} refused")
+        missing = [member for member in asked if member not in votes]
+        if missing and now >= record.deadline:
+            return TryAbort(
+                record.id, f"silent until the deadline of phase {record.phase.value}: {', '.join(missing)}"
+            )
+        if missing:
+            return Wait(record.deadline)
+        if record.phase is Phase.STAGING:
+            return Advance(record.id, Phase.PREPARE)
+        if record.phase is Phase.PREPARE:
+            return TryAbort(record.id, "dry run") if self._dry_run else Advance(record.id, Phase.APPLY)
+        return Commit(record.id)
+
+    def _settle(self, record: TransactionRecord, view: View, living: list[str], now: float) -> CoordinatorAction:
+        """Wait, for a while, until everybody has carried the decision out, so that the answer is true for all."""
+        if self._settle_until is None:
+            self._settle_until = now + self._settle_seconds
+        prepared, settled = view.voted(Ballot.PREPARED), view.voted(Ballot.SETTLED)
+        missing = [member for member in living if member in prepared and member not in settled]
+        if missing and now < self._settle_until:
+            return Wait(self._settle_until)
+        return Finish(record.phase, tuple(missing))

@@ -1,0 +1,116 @@
+"""What the workers of one deployment tell each other through the store. Frozen values, no behaviour."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+import msgspec
+
+
+class Phase(str, Enum):
+    """How far a transaction has come. ``COMMITTED`` and ``ABORTED`` are decisions: they never change again."""
+
+    STAGING = "staging"  # the asker's own worker prepares, which finds out what all will run
+    PREPARE = "prepare"  # every participant prepares
+    APPLY = "apply"  # every participant closes its lock, drains, applies
+    COMMITTED = "committed"
+    ABORTED = "aborted"
+
+    @property
+    def decided(self) -> bool:
+        return self in (Phase.COMMITTED, Phase.ABORTED)
+
+
+class Ballot(str, Enum):
+    """What a participant votes on, once in a transaction each."""
+
+    PREPARED = "prepared"  # the new code is ready
+    APPLIED = "applied"  # the lock is closed and everything has been applied: only the decision is missing
+    SETTLED = "settled"  # the decision has been carried out and the lock is open
+
+
+class Member(msgspec.Struct, frozen=True):
+    """A worker that serves. ``id`` is ``host:pid``; ``seen`` is when it said so, on the store's clock, in seconds."""
+
+    id: str
+    host: str
+    pid: int
+    release: str
+    generation: int
+    state: str = "serving"
+    in_flight: int = 0
+    held: int = 0
+    seen: float = 0.0
+
+
+class TransactionRecord(msgspec.Struct, frozen=True):
+    """The one transaction that is under way, or the last one that was.
+
+    ``participants``
+        Ids of those whose votes count: the members of the release when it began.
+    ``generation``
+        The number that will be served if it commits; ``base`` the one it changes.
+    ``deadline``
+        When the phase must have ended, on the store's clock.
+    ``payload``
+        Signed: what is to be run. Opaque to the protocol.
+    ``reason``
+        Why it was aborted.
+    """
+
+    id: str
+    release: str
+    coordinator: str
+    participants: tuple[str, ...]
+    base: int
+    generation: int
+    phase: Phase
+    deadline: float
+    payload: bytes = b""
+    reason: str | None = None
+
+
+class Vote(msgspec.Struct, frozen=True):
+    """One participant's word. ``detail``: JSON for the report; opaque to the protocol."""
+
+    transaction: str
+    ballot: Ballot
+    member: str
+    ok: bool
+    detail: bytes = b"{}"
+
+
+class JournalRecord(msgspec.Struct, frozen=True):
+    """A committed transaction. ``payload`` is signed, and names the digests of the sources and the record before."""
+
+    release: str
+    generation: int
+    transaction: str
+    payload: bytes
+
+
+class View(msgspec.Struct, frozen=True):
+    """What the store held at one moment, read in one step.
+
+    ``release``
+        The release that a worker which boots now belongs to.
+    ``head``
+        The generation that the release asked about serves.
+    ``active``
+        The transaction under way, or the last one; ``None`` when there was none.
+    ``votes``
+        Those of ``active``.
+    ``outcome``
+        Of the transaction that was asked about: its phase; ``None`` when it was not asked about one.
+    """
+
+    release: str
+    head: int
+    active: TransactionRecord | None
+    votes: tuple[Vote, ...]
+    members: tuple[Member, ...]
+    outcome: Phase | None = None
+
+    def voted(self, ballot: Ballot) -> dict[str, Vote]:
+        """Member → its vote on ``ballot``."""
+        return {vote.member: vote for vote in self.votes if vote.ballot is ballot}

@@ -1,0 +1,1067 @@
+"""The readers–writer lock: each test is one rule, and forces the interleaving that could break it."""
+
+from __future__ import annotations
+
+import contextvars
+import ctypes
+import gc
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+import pytest
+
+from flask_hotreload.rwlock import Gate, ReadersWriterLock, Slot, current_slot
+from flask_hotreload.serial import Mutex, serialized
+from tests.actors import PATIENCE, actors, until
+
+
+@contextmanager
+def reading(lock, environ=None, pin=None):
+    """What the middleware does: a slot, marked in the context, released at the end."""
+    slot = Slot()
+    try:
+        if lock.acquire_read(slot, environ) is None:
+            slot.pin = pin
+        token = current_slot.set(slot)
+        try:
+            yield slot
+        finally:
+            current_slot.reset(token)
+    finally:
+        lock.release_read(slot)
+
+
+def enter(lock, environ=None):
+    """A slot that is released later, as that of a response which is being sent."""
+    slot = Slot()
+    lock.acquire_read(slot, environ)
+    slot.pin = None
+    return slot
+
+
+@contextmanager
+def closed(lock):
+    gate = Gate()
+    try:
+        assert lock.close(gate, timeout=PATIENCE)
+        yield gate
+    finally:
+        lock.open(gate)
+
+
+def assert_untouched(lock):
+    assert repr(lock) == "<ReadersWriterLock open, 0 inside, 0 held>"
+    slot = enter(lock)
+    assert lock.in_flight == 1
+    lock.release_read(slot)
+    with lock.write(timeout=0) as inside:
+        assert inside == ()
+
+
+# Readers and the writer ------------------------------------------------------------------------------------------
+
+
+def test_readers_share():
+    lock = ReadersWriterLock()
+    meeting = threading.Barrier(5, timeout=PATIENCE)
+
+    def read():
+        with reading(lock):
+            meeting.wait()  # passes only if all are inside at once
+            meeting.wait()
+
+    with actors(4) as cast:
+        done = [actor.start(read) for actor in cast]
+        meeting.wait()
+        assert lock.in_flight == 4
+        meeting.wait()
+        for future in done:
+            future.result(PATIENCE)
+    assert_untouched(lock)
+
+
+def test_the_writer_waits_for_readers_that_are_inside():
+    lock = ReadersWriterLock()
+    with actors(2) as (reader, writer), closed(lock):
+        pass
+    with actors(2) as (reader, writer):
+        slot = reader.do(enter, lock)
+        gate = Gate()
+        writer.do(lock.close, gate)
+        drained = writer.start(lock.drain, gate)
+        assert not drained.done()
+        lock.release_read(slot)
+        assert drained.result(PATIENCE) == ()
+        lock.open(gate)
+    assert_untouched(lock)
+
+
+def test_the_writer_excludes_readers():
+    lock = ReadersWriterLock()
+    with actors(2) as (reader, writer):
+        gate = Gate()
+        writer.do(lock.close, gate)
+        assert writer.do(lock.drain, gate) == ()
+        held = reader.start(enter, lock)
+        until(lambda: lock.held == 1)
+        assert lock.in_flight == 0
+        assert not held.done()
+        lock.open(gate)
+        lock.release_read(held.result(PATIENCE))
+    assert_untouched(lock)
+
+
+def test_a_waiting_writer_stops_new_readers():
+    lock = ReadersWriterLock()
+    with actors(3) as (early, late, writer):
+        slot = early.do(enter, lock)
+        gate = Gate()
+        writer.do(lock.close, gate)
+        drained = writer.start(lock.drain, gate)
+        held = late.start(enter, lock)
+        until(lambda: lock.held == 1)
+        assert not drained.done()
+        assert not held.done()
+        lock.release_read(slot)
+        assert drained.result(PATIENCE) == ()
+        assert not held.done()
+        lock.open(gate)
+        lock.release_read(held.result(PATIENCE))
+    assert_untouched(lock)
+
+
+def test_opening_lets_in_all_that_were_held():
+    lock = ReadersWriterLock()
+    with actors(20) as cast:
+        gate = Gate()
+        lock.close(gate)
+        futures = [actor.start(enter, lock) for actor in cast]
+        until(lambda: lock.held == 20)
+        assert gate.held == 20
+        lock.open(gate)
+        assert lock.in_flight == 20  # at once, not when they wake
+        for future in futures:
+            lock.release_read(future.result(PATIENCE))
+    assert_untouched(lock)
+
+
+def test_who_was_held_by_one_writer_is_not_held_by_the_next():
+    lock = ReadersWriterLock()
+    with actors(2) as (reader, second):
+        first_gate, second_gate = Gate(), Gate()
+        lock.close(first_gate)
+        held = reader.start(enter, lock)
+        until(lambda: lock.held == 1)
+        turn = second.start(lock.close, second_gate)
+        lock.open(first_gate)
+        assert turn.result(PATIENCE)
+        assert lock.drain(second_gate, timeout=0), "the second writer has to wait for the reader"
+        slot = held.result(PATIENCE)  # although the second gate is closed
+        assert lock.held == 0
+        lock.release_read(slot)
+        assert lock.drain(second_gate, timeout=0) == ()
+        lock.open(second_gate)
+    assert_untouched(lock)
+
+
+def test_writers_take_turns():
+    lock = ReadersWriterLock()
+    with actors(1) as (second,):
+        first_gate, second_gate = Gate(), Gate()
+        lock.close(first_gate)
+        assert second.do(lock.close, second_gate, timeout=0) is False
+        turn = second.start(lock.close, second_gate)
+        assert not turn.done()
+        lock.open(first_gate)
+        assert turn.result(PATIENCE) is True
+        lock.open(second_gate)
+    assert_untouched(lock)
+
+
+def test_a_gate_is_used_once():
+    lock = ReadersWriterLock()
+    gate = Gate()
+    with pytest.raises(RuntimeError, match="closed gate"):
+        lock.drain(gate)
+    lock.close(gate)
+    lock.open(gate)
+    with pytest.raises(RuntimeError, match="used once"):
+        lock.close(gate)
+    with pytest.raises(RuntimeError, match="closed gate"):
+        lock.drain(gate)
+
+
+def test_a_slot_counts_until_its_first_release_only():
+    lock = ReadersWriterLock()
+    one, other = enter(lock), enter(lock)
+    lock.release_read(one)
+    lock.release_read(one)
+    assert lock.in_flight == 1
+    lock.release_read(other)
+    assert_untouched(lock)
+
+
+def test_any_thread_may_release():
+    lock = ReadersWriterLock()
+    with actors(2) as (one, other):
+        slot = one.do(enter, lock)
+        other.do(lock.release_read, slot)
+    assert_untouched(lock)
+
+
+def test_stragglers_may_be_ignored():
+    lock = ReadersWriterLock()
+    with actors(3) as cast:
+        slots = [
+            actor.do(enter, lock, {"REQUEST_METHOD": "GET", "PATH_INFO": f"/{i}"}) for i, actor in enumerate(cast)
+        ]
+        with lock.write(timeout=0, ignoring=2) as inside:
+            assert [reader.path for reader in inside] == ["/0", "/1", "/2"]  # three are too many: the time-out counts
+        lock.release_read(slots[1])
+        with lock.write(ignoring=2) as inside:  # no time-out: it returns because two are few enough
+            assert [reader.path for reader in inside] == ["/0", "/2"]
+        for slot in slots:
+            lock.release_read(slot)
+    assert_untouched(lock)
+
+
+def test_an_exception_in_either_mode_releases():
+    lock = ReadersWriterLock()
+    with pytest.raises(ZeroDivisionError), reading(lock):
+        1 / 0  # noqa: B018  # it is the exception that is wanted
+    with pytest.raises(ZeroDivisionError), lock.write():
+        1 / 0  # noqa: B018  # it is the exception that is wanted
+    assert_untouched(lock)
+
+
+# Nested readers --------------------------------------------------------------------------------------------------
+
+
+def test_a_nested_read_passes_a_closed_gate():
+    lock = ReadersWriterLock()
+    with actors(1) as (writer,), reading(lock, pin="old") as outer:
+        gate = Gate()
+        writer.do(lock.close, gate)
+        with reading(lock, pin="new") as inner:
+            assert inner.pin == "old"
+            assert lock.in_flight == 1  # it is part of the outer one
+        assert lock.drain(gate, timeout=0) != ()
+        lock.release_read(outer)
+        assert lock.drain(gate, timeout=0) == ()
+        lock.open(gate)
+    assert_untouched(lock)
+
+
+def test_a_nested_read_passes_in_a_copied_context():
+    lock = ReadersWriterLock()
+    with actors(2) as (other, writer), reading(lock, pin="old"):
+        gate = Gate()
+        writer.do(lock.close, gate)
+
+        def read():
+            with reading(lock) as slot:
+                return slot.pin
+
+        assert other.do(contextvars.copy_context().run, read) == "old"
+        lock.open(gate)
+
+
+def test_the_writer_waits_for_a_nested_read_that_outlives_its_outer_one():
+    lock = ReadersWriterLock()
+    with actors(1) as (other,):
+        with reading(lock, {"REQUEST_METHOD": "GET", "PATH_INFO": "/outer"}):
+            inner = other.do(contextvars.copy_context().run, enter, lock, {"REQUEST_METHOD": "PUT", "PATH_INFO": "/"})
+        assert lock.in_flight == 1
+        with lock.write(timeout=0) as inside:
+            assert [(reader.method, reader.path) for reader in inside] == [("PUT", "/")]
+        lock.release_read(inner)
+    assert_untouched(lock)
+
+
+def test_a_stale_marker_does_not_pass():
+    lock = ReadersWriterLock()
+    with reading(lock):
+        context = contextvars.copy_context()
+    with actors(1) as (other,):
+        gate = Gate()
+        lock.close(gate)
+        held = other.start(context.run, enter, lock)
+        until(lambda: lock.held == 1)
+        assert not held.done()
+        lock.open(gate)
+        lock.release_read(held.result(PATIENCE))
+    assert_untouched(lock)
+
+
+def test_a_nested_read_never_enters_after_the_writer_counted_without_it():
+    """The outer slot leaves while the nested one enters; the writer must see one of the two, or hold the second."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with actors(3) as (leaver, entrant, writer):
+            for _ in range(300):
+                lock = ReadersWriterLock()
+                with reading(lock) as outer:
+                    context = contextvars.copy_context()
+                    start = threading.Barrier(3, timeout=PATIENCE)
+
+                    def leave(lock=lock, outer=outer, start=start):
+                        start.wait()
+                        lock.release_read(outer)
+
+                    def read(lock=lock, start=start):
+                        start.wait()
+                        slot = enter(lock)
+                        inside_while_written = lock.closed
+                        lock.release_read(slot)
+                        return inside_while_written
+
+                    def write(lock=lock, start=start):
+                        start.wait()
+                        with lock.write(timeout=PATIENCE) as inside:
+                            assert inside == ()
+                            assert lock.in_flight == 0
+
+                    futures = [leaver.start(leave), entrant.start(context.run, read), writer.start(write)]
+                    for future in futures:
+                        future.result(PATIENCE)
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def test_a_marker_of_another_lock_is_looked_through():
+    one, other = ReadersWriterLock(), ReadersWriterLock()
+    with actors(1) as (writer,), reading(one, pin="one's"):
+        with reading(other, pin="other's") as slot:
+            assert slot.pin == "other's"
+            gate = Gate()
+            writer.do(one.close, gate)
+            with reading(one) as nested:
+                assert nested.pin == "one's"
+            writer.do(one.open, gate)
+
+
+def test_a_thread_that_has_a_slot_inside_is_not_held():
+    """It could not release that slot while it is held, so the writer would wait for it in vain."""
+    lock = ReadersWriterLock()
+    with actors(1) as (writer,):
+        unclosed = enter(lock)  # its marker is not in the context
+        unclosed.pin = "old"
+        gate = Gate()
+        writer.do(lock.close, gate)
+        with reading(lock) as slot:
+            assert slot.pin == "old"
+        lock.release_read(unclosed)
+        assert lock.drain(gate, timeout=0) == ()
+        lock.open(gate)
+    assert_untouched(lock)
+
+
+def test_the_writers_own_thread_is_not_held():
+    lock = ReadersWriterLock()
+    with lock.write(), reading(lock):
+        assert lock.in_flight == 1
+    assert_untouched(lock)
+
+
+# Passing ---------------------------------------------------------------------------------------------------------
+
+
+def test_callbacks_pass_a_closed_gate_with_their_pin():
+    lock = ReadersWriterLock()
+    with actors(1) as (callback,), lock.write():
+
+        def call():
+            with lock.passing("staged"), reading(lock, pin="live") as slot:
+                return slot.pin
+
+        assert callback.do(call) == "staged"
+    assert_untouched(lock)
+
+
+def test_the_pass_ends_with_the_block_in_copied_contexts_too():
+    lock = ReadersWriterLock()
+    with actors(1) as (other,), closed(lock):
+        with lock.passing("staged"):
+            context = contextvars.copy_context()
+        held = other.start(context.run, enter, lock)
+        until(lambda: lock.held == 1)
+    lock.release_read(held.result(PATIENCE))
+    assert_untouched(lock)
+
+
+# Lending ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_reloads_gives_its_slot_up():
+    lock = ReadersWriterLock()
+    with reading(lock):
+        with lock.write() as inside:  # without a time-out: it would wait for itself for ever
+            assert inside == ()
+        assert lock.in_flight == 1
+    assert_untouched(lock)
+
+
+def test_a_slot_that_the_callers_thread_forgot_does_not_delay_it():
+    lock = ReadersWriterLock()
+    forgotten = enter(lock)
+    with lock.write() as inside:
+        assert inside == ()
+    assert lock.in_flight == 1
+    lock.release_read(forgotten)
+    assert_untouched(lock)
+
+
+def test_who_waits_for_its_turn_has_given_its_slot_up():
+    lock = ReadersWriterLock()
+
+    def reload_in_request():
+        with reading(lock), lock.write() as inside:
+            return inside
+
+    with actors(2) as (one, other):
+        gate = Gate()
+        first = one.do(enter, lock)
+        waits = other.start(reload_in_request)
+        assert waits.result(PATIENCE) or True
+        one.do(lock.close, gate)
+        waits = other.start(reload_in_request)
+        until(lambda: lock.held == 1)
+        lock.release_read(first)
+        assert one.do(lock.drain, gate) == ()
+        one.do(lock.open, gate)
+        assert waits.result(PATIENCE) == ()
+    assert_untouched(lock)
+
+
+def test_two_requests_that_reload_do_not_wait_for_each_other():
+    lock = ReadersWriterLock()
+    inside_both = threading.Barrier(2, timeout=PATIENCE)
+
+    def reload_in_request():
+        with reading(lock):
+            inside_both.wait()
+            with lock.write() as inside:
+                return inside
+
+    with actors(2) as cast:
+        futures = [actor.start(reload_in_request) for actor in cast]
+        assert [future.result(PATIENCE) for future in futures] == [(), ()]
+    assert_untouched(lock)
+
+
+def test_slots_are_regained_only_when_the_gate_is_open():
+    lock = ReadersWriterLock()
+    lent, proceed = threading.Event(), threading.Event()
+
+    def lend():
+        with reading(lock):
+            with lock.lend():
+                lent.set()
+                assert proceed.wait(PATIENCE)
+            return lock.in_flight
+
+    with actors(1) as (reader,):
+        future = reader.start(lend)
+        assert lent.wait(PATIENCE)
+        with closed(lock) as gate:
+            assert lock.drain(gate) == ()
+            proceed.set()
+            until(lambda: lock.held == 1)
+            assert lock.in_flight == 0
+        assert future.result(PATIENCE) == 1
+    assert_untouched(lock)
+
+
+def test_a_slot_that_is_released_while_lent_does_not_come_back():
+    lock = ReadersWriterLock()
+    slot = enter(lock)
+    with lock.lend():
+        lock.release_read(slot)
+    assert lock.in_flight == 0
+    slot = enter(lock)
+    with actors(1) as (lender,):
+        slot = lender.do(enter, lock)
+        gate = Gate()
+        lent = threading.Event()
+
+        def lend():
+            with lock.lend():
+                lent.set()
+
+        lock.close(gate)
+        future = lender.start(lend)
+        until(lambda: lock.held == 1)
+        lock.release_read(slot)
+        lock.open(gate)
+        future.result(PATIENCE)
+    assert {reader.age_ms > 0 for reader in lock.readers()} == {True}
+
+
+# Interruptions ---------------------------------------------------------------------------------------------------
+
+
+class Interruption(BaseException):
+    pass
+
+
+def interrupt(thread):
+    assert ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident), ctypes.py_object(Interruption)) == 1
+
+
+def test_a_drain_that_times_out_leaves_no_trace_and_wakes_the_held():
+    lock = ReadersWriterLock()
+    with actors(3) as (early, late, writer):
+        slot = early.do(enter, lock, {"REQUEST_METHOD": "GET", "PATH_INFO": "/slow"})
+        gate = Gate()
+        writer.do(lock.close, gate)
+        held = late.start(enter, lock)
+        until(lambda: lock.held == 1)
+        (straggler,) = writer.do(lock.drain, gate, timeout=0.01)
+        assert (straggler.method, straggler.path) == ("GET", "/slow")
+        writer.do(lock.open, gate)
+        lock.release_read(held.result(PATIENCE))
+        lock.release_read(slot)
+    assert_untouched(lock)
+
+
+def test_a_writer_that_does_not_get_its_turn_leaves_no_trace():
+    lock = ReadersWriterLock()
+    with actors(1) as (second,):
+
+        def write():
+            with lock.write(timeout=0.01):
+                pytest.fail("it is not its turn")
+
+        with closed(lock), pytest.raises(TimeoutError, match=r"0\.01 s"):
+            second.do(write)
+    assert_untouched(lock)
+
+
+@pytest.mark.parametrize("seconds", [-1, float("nan")])
+def test_a_senseless_timeout_is_refused(seconds):
+    lock = ReadersWriterLock()
+    with pytest.raises(ValueError, match="seconds ahead"), lock.write(timeout=seconds):
+        pass
+    assert_untouched(lock)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_a_keyboard_interrupt_while_draining_leaves_no_trace_and_wakes_the_held():
+    lock = ReadersWriterLock()
+    with actors(2) as (early, late):
+        slot = early.do(enter, lock)
+        held = []
+
+        def press():
+            until(lambda: lock.closed)
+            held.append(late.start(enter, lock))
+            until(lambda: lock.held == 1)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        presser = threading.Thread(target=press)
+        presser.start()
+        with pytest.raises(KeyboardInterrupt), lock.write():
+            pytest.fail("there is a reader inside")
+        presser.join(PATIENCE)
+        lock.release_read(held[0].result(PATIENCE))
+        lock.release_read(slot)
+    assert_untouched(lock)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_kill"), reason="needs POSIX signals")
+def test_a_keyboard_interrupt_while_held_leaves_nothing_inside():
+    lock = ReadersWriterLock()
+    gate = Gate()
+    with actors(1) as (writer,):
+        writer.do(lock.close, gate)
+
+        def press():
+            until(lambda: lock.held == 1)
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+
+        presser = threading.Thread(target=press)
+        presser.start()
+        with pytest.raises(KeyboardInterrupt):
+            enter(lock)
+        presser.join(PATIENCE)
+        assert lock.held == 0
+        writer.do(lock.open, gate)
+    assert_untouched(lock)
+
+
+def test_an_interruption_at_any_line_of_a_write_leaves_no_trace():
+    """A tracing function raises at the n-th line executed in the lock's own code, for each n."""
+    own = (sys.modules["flask_hotreload.rwlock"].__file__, sys.modules["flask_hotreload.barrier"].__file__)
+
+    def attempt(stop_at):
+        lock = ReadersWriterLock()
+        seen = 0
+
+        def trace(frame, event, argument):
+            nonlocal seen
+            if frame.f_code.co_filename not in own or frame.f_code.co_name == "__del__":
+                return None
+            if event == "line":
+                seen += 1
+                if seen == stop_at:
+                    sys.settrace(None)
+                    raise Interruption
+            return trace
+
+        with actors(1) as (late,):
+            held = None
+            outcome = None
+            try:
+                with reading(lock):
+                    sys.settrace(trace)
+                    try:
+                        with lock.write():
+                            sys.settrace(None)
+                            held = late.start(enter, lock)
+                            until(lambda: lock.held == 1)
+                            sys.settrace(trace)
+                    finally:
+                        sys.settrace(None)
+            except Interruption as error:
+                outcome = type(error)
+            finally:
+                sys.settrace(None)
+            if held is not None:
+                lock.release_read(held.result(PATIENCE))
+            assert_untouched(lock)
+            return outcome is Interruption
+
+    n = 1
+    while attempt(n):
+        n += 1
+    assert n > 50, "the tracing function has lost sight of the lock"
+
+
+def test_a_writer_that_vanishes_opens_its_gate():
+    lock = ReadersWriterLock()
+    with actors(1) as (reader,):
+        gate = Gate()
+        lock.close(gate)
+        held = reader.start(enter, lock)
+        until(lambda: lock.held == 1)
+        del gate
+        gc.collect()
+        lock.release_read(held.result(PATIENCE))
+    assert not lock.closed
+    assert_untouched(lock)
+
+
+def test_who_waits_for_its_turn_gets_it_from_a_writer_that_vanishes():
+    lock = ReadersWriterLock()
+    with actors(1) as (second,):
+        gate, next_gate = Gate(), Gate()
+        lock.close(gate)
+        turn = second.start(lock.close, next_gate)
+        del gate
+        gc.collect()
+        assert turn.result(PATIENCE)
+        lock.open(next_gate)
+    assert_untouched(lock)
+
+
+def test_opening_twice_is_harmless_while_the_held_pass_on():
+    lock = ReadersWriterLock()
+    with actors(10) as cast:
+        for _ in range(50):
+            gate = Gate()
+            lock.close(gate)
+            futures = [actor.start(enter, lock) for actor in cast]
+            until(lambda: lock.held == 10)
+            lock.open(gate)
+            for _ in range(10):
+                lock.open(gate)
+                gate._barrier.open()
+            for future in futures:
+                lock.release_read(future.result(PATIENCE))
+    assert_untouched(lock)
+
+
+# Destructors, forks ----------------------------------------------------------------------------------------------
+
+
+class ReleasesAtTheEnd:
+    def __init__(self, lock):
+        self.lock, self.slot = lock, enter(lock)
+        self.myself = self  # only the collector finds it
+
+    def __del__(self):
+        self.lock.release_read(self.slot)
+
+
+def test_a_destructor_may_release_wherever_the_collector_runs():
+    """With a threshold of one it runs at every allocation inside the lock."""
+    lock = ReadersWriterLock()
+    threshold = gc.get_threshold()
+    with actors(1) as (writer,):
+        for _ in range(200):
+            ReleasesAtTheEnd(lock)
+            gate = Gate()
+            gc.set_threshold(1)
+            try:
+                writer.do(lock.close, gate)
+                future = writer.start(lock.drain, gate, timeout=PATIENCE)
+                gc.collect()
+                assert future.result(PATIENCE) == ()
+            finally:
+                gc.set_threshold(*threshold)
+                lock.open(gate)
+    assert_untouched(lock)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # that is the subject
+def test_a_forked_child_starts_with_a_clean_lock():
+    lock = ReadersWriterLock()
+    with actors(2) as (reader, writer):
+        slot = reader.do(enter, lock)
+        gate = Gate()
+        writer.do(lock.close, gate)
+        drained = writer.start(lock.drain, gate)
+        child = os.fork()
+        if child == 0:
+            status = 1
+            with suppress(BaseException):
+                assert_untouched(lock)
+                status = 0
+            os._exit(status)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert lock.closed  # the parent's is as it was
+        lock.release_read(slot)
+        assert drained.result(PATIENCE) == ()
+        lock.open(gate)
+    assert_untouched(lock)
+
+
+def test_a_released_slot_keeps_no_request_alive():
+    lock = ReadersWriterLock()
+    environ = {"PATH_INFO": "/"}
+    with reading(lock, environ):
+        context = contextvars.copy_context()
+    (slot,) = [value for variable, value in context.items() if variable is current_slot]
+    assert slot.environ is None
+
+
+# Who is inside ---------------------------------------------------------------------------------------------------
+
+
+def test_repr_and_readers_tell_who_is_inside():
+    lock = ReadersWriterLock()
+    with actors(3) as (one, other, late):
+        before = monotonic()
+        slots = [
+            one.do(enter, lock, {"REQUEST_METHOD": "GET", "PATH_INFO": "/first"}),
+            other.do(enter, lock, {"REQUEST_METHOD": "POST"}),
+        ]
+        first, second = lock.readers()
+        assert (first.method, first.path) == ("GET", "/first")
+        assert (second.method, second.path) == ("POST", "?")
+        assert (monotonic() - before) * 1000 >= first.age_ms >= second.age_ms >= 0
+        with closed(lock):
+            held = late.start(enter, lock)
+            until(lambda: lock.held == 1)
+            assert repr(lock) == "<ReadersWriterLock closed, 2 inside, 1 held>"
+        for slot in [*slots, held.result(PATIENCE)]:
+            lock.release_read(slot)
+    assert_untouched(lock)
+
+
+# A dispatcher's own lock -----------------------------------------------------------------------------------------
+
+
+def test_waiting_for_a_dispatchers_lock_lends_the_slot():
+    lock = ReadersWriterLock()
+    running, finish = threading.Event(), threading.Event()
+
+    def body():
+        running.set()
+        assert finish.wait(PATIENCE)
+
+    function = serialized(body, Mutex(), lock)
+
+    def request():
+        with reading(lock):
+            function()
+
+    with actors(3) as cast:
+        futures = [cast[0].start(request)]
+        assert running.wait(PATIENCE)
+        futures += [actor.start(request) for actor in cast[1:]]
+        until(lambda: lock.in_flight == 1)  # those who wait do not count
+        finish.set()
+        for future in futures:
+            future.result(PATIENCE)
+    assert_untouched(lock)
+
+
+def test_nobody_waits_for_the_gate_with_a_dispatchers_lock_in_hand():
+    """The call that runs reloads; who waits for it must neither delay the drain nor keep the mutex meanwhile."""
+    lock = ReadersWriterLock()
+    running = threading.Event()
+    order = []
+
+    def body(name, reloads):
+        order.append(name)
+        running.set()
+        if reloads:
+            until(lambda: lock.in_flight == 1)  # the other one waits for the mutex by now
+            with lock.write(timeout=PATIENCE) as inside:
+                assert inside == ()
+
+    function = serialized(body, Mutex(), lock)
+
+    def request(name, reloads):
+        with reading(lock):
+            function(name, reloads)
+
+    with actors(2) as (one, other):
+        futures = [one.start(request, "first", True)]
+        assert running.wait(PATIENCE)
+        futures.append(other.start(request, "second", False))
+        for future in futures:
+            future.result(PATIENCE)
+    assert order == ["first", "second"]
+    assert_untouched(lock)
+
+
+def test_who_gets_the_mutex_while_the_gate_is_closed_lets_go_of_it():
+    lock = ReadersWriterLock()
+    mutex = threading.Lock()
+    function = serialized(lambda: "done", mutex, lock)
+
+    def request():
+        with reading(lock):
+            return function()
+
+    with actors(1) as (waiter,):
+        mutex.acquire()
+        future = waiter.start(request)
+        until(lambda: future.running() or lock.in_flight == 0)
+        with closed(lock) as gate:
+            until(lambda: lock.drain(gate, timeout=0) == ())
+            mutex.release()
+            until(lambda: not mutex.locked())
+            assert not future.done()
+            assert lock.in_flight == 0
+        assert future.result(PATIENCE) == "done"
+    assert_untouched(lock)
+
+
+def test_a_call_that_would_wait_for_itself_is_an_error():
+    lock = ReadersWriterLock()
+
+    def body():
+        return function()
+
+    function = serialized(body, Mutex(), lock)
+    with reading(lock), pytest.raises(RuntimeError, match="it would wait for itself"):
+        function()
+    with actors(1) as (other,):
+
+        def elsewhere():
+            return other.do(contextvars.copy_context().run, inner)
+
+        inner = serialized(elsewhere, Mutex(), lock)
+        with reading(lock), pytest.raises(RuntimeError, match="elsewhere allows one call at a time"):
+            inner()
+    assert_untouched(lock)
+
+
+def test_a_context_that_outlives_the_call_may_call_again():
+    lock = ReadersWriterLock()
+    contexts = []
+    function = serialized(lambda: contexts.append(contextvars.copy_context()), Mutex(), lock)
+    function()
+    with actors(2) as (one, other):
+        mutex_held, finish = threading.Event(), threading.Event()
+
+        def body():
+            mutex_held.set()
+            assert finish.wait(PATIENCE)
+
+        mutex = Mutex()
+        first = serialized(lambda: contexts.append(contextvars.copy_context()), mutex, lock)
+        first()
+        future = one.start(serialized(body, mutex, lock))
+        assert mutex_held.wait(PATIENCE)
+        waiting = other.start(contexts[-1].run, first)
+        finish.set()
+        future.result(PATIENCE)
+        waiting.result(PATIENCE)
+
+
+# gevent ----------------------------------------------------------------------------------------------------------
+
+GEVENT = """
+from gevent import monkey
+monkey.patch_all()
+import gevent
+from flask_hotreload.rwlock import Gate, ReadersWriterLock, Slot, current_slot
+lock = ReadersWriterLock()
+
+def read(entered=None, leave=None):
+    slot = Slot()
+    try:
+        lock.acquire_read(slot)
+        if entered: entered.set()
+        if leave: leave.wait()
+    finally:
+        lock.release_read(slot)
+
+def clean():
+    assert repr(lock) == "<ReadersWriterLock open, 0 inside, 0 held>", lock
+    with lock.write(timeout=0) as inside:
+        assert inside == ()
+"""
+
+
+def in_gevent(script):
+    pytest.importorskip("gevent")
+    subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", GEVENT + script], check=True, timeout=30, env={**os.environ}
+    )
+
+
+def test_a_killed_greenlet_does_not_keep_its_slot():
+    in_gevent("""
+from gevent.event import Event
+entered, never = Event(), Event()
+greenlet = gevent.spawn(read, entered, never)
+entered.wait()
+assert lock.in_flight == 1
+greenlet.kill()
+assert greenlet.dead
+clean()
+""")
+
+
+def test_a_greenlet_that_is_killed_while_held_leaves_nothing_inside():
+    in_gevent("""
+gate = Gate()
+lock.close(gate)
+greenlets = [gevent.spawn(read) for _ in range(3)]
+while lock.held < 3: gevent.sleep(0)
+greenlets[0].kill()
+assert lock.held == 2
+lock.open(gate)
+gevent.joinall(greenlets, timeout=10, raise_error=True)
+clean()
+""")
+
+
+def test_a_writer_that_is_killed_wakes_the_held():
+    in_gevent("""
+from gevent.event import Event
+entered, leave = Event(), Event()
+inside = gevent.spawn(read, entered, leave)
+entered.wait()
+def write():
+    with lock.write(): raise AssertionError("there is a reader inside")
+writer = gevent.spawn(write)
+while not lock.closed: gevent.sleep(0)
+held = gevent.spawn(read)
+while not lock.held: gevent.sleep(0)
+writer.kill()
+held.get(timeout=10)
+leave.set()
+inside.get(timeout=10)
+clean()
+""")
+
+
+def test_greenlets_are_distinct_owners_also_when_patched_after_the_import():
+    in_gevent("")  # the patched import works at all
+    pytest.importorskip("gevent")
+    late = GEVENT.replace("monkey.patch_all()\nimport gevent\n", "", 1).replace(
+        "lock = ReadersWriterLock()", "lock = ReadersWriterLock()\nmonkey.patch_all()\nimport gevent", 1
+    )
+    script = """
+from gevent.event import Event
+entered, leave = Event(), Event()
+request = gevent.spawn(read, entered, leave)
+entered.wait()
+def reload():
+    with lock.write(timeout=0) as inside: return len(inside)
+assert gevent.spawn(reload).get(timeout=10) == 1, "another greenlet's slot was lent"
+leave.set()
+request.get(timeout=10)
+clean()
+"""
+    subprocess.run([sys.executable, "-W", "ignore", "-c", late + script], check=True, timeout=30)
+
+
+# No lost wake-up -------------------------------------------------------------------------------------------------
+
+
+def random_runs(count, *, threads, seed):
+    """Rounds in which all threads do random things to one lock; a lost wake-up would end one in its deadline."""
+    lock = ReadersWriterLock()
+    inside = []  # who reads now; append and remove are atomic
+
+    def round_of(rng):
+        for _ in range(rng.randrange(1, 4)):
+            deed = rng.randrange(8)
+            if deed < 4:
+                with reading(lock):
+                    inside.append(None)
+                    if deed == 1:
+                        with reading(lock):
+                            pass
+                    if deed == 2:
+                        inside.pop()
+                        with lock.write() as left:
+                            assert left == ()
+                            assert not inside
+                        inside.append(None)
+                    if deed == 3:
+                        inside.pop()
+                        with lock.lend():
+                            pass
+                        inside.append(None)
+                    inside.pop()
+            elif deed < 6:
+                with lock.write() as left:
+                    assert left == ()
+                    assert not inside
+            else:
+                with suppress(TimeoutError), lock.write(timeout=rng.random() * 1e-4) as left:
+                    assert left or not inside
+
+    def many(seed):
+        rng = random.Random(seed)
+        for _ in range(count // threads):
+            round_of(rng)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with actors(threads) as cast:
+            futures = [actor.start(many, f"{seed}/{i}") for i, actor in enumerate(cast)]
+            for future in futures:
+                future.result(PATIENCE + count / 1000)
+    finally:
+        sys.setswitchinterval(interval)
+    assert inside == []
+    assert_untouched(lock)
+
+
+def test_no_wake_up_is_lost_in_random_runs_of_many_threads():
+    random_runs(6_000, threads=8, seed=os.environ.get("SEED", "1"))
+
+
+@pytest.mark.long
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("threads", [2, 3, 8, 32])
+def test_no_wake_up_is_lost_in_100_000_random_runs(threads):
+    random_runs(100_000, threads=threads, seed=os.environ.get("SEED", "long"))
