@@ -33,6 +33,10 @@ class Config:
     exempt: tuple[str, ...]
     max_batch: int
     coordinator: str
+    deployment: str | None
+    release: str | None
+    signing_key: str | None
+    in_doubt: float
 
     @classmethod
     def load(
@@ -154,9 +158,24 @@ def _one_path(name: str, value: Any) -> str:
 
 
 def _coordinator(name: str, value: Any) -> str:
-    if value not in ("auto", "local"):
-        raise ValueError(f"{name} must be 'auto' or 'local', not {value!r}")
-    return str(value)
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    if value not in ("auto", "local") and not value.startswith("sqlite:///"):
+        raise ValueError(f"{name} must be 'auto', 'local' or 'sqlite:///absolute/path', not {value!r}")
+    return value
+
+
+def _text(name: str, value: Any) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {value!r}")
+    return value
+
+
+def _secret(name: str, value: Any) -> str | None:
+    key = _text(name, value)
+    if key is not None and len(key) < _MINIMUM_TOKEN:
+        raise ValueError(f"{name} has {len(key)} characters; at least {_MINIMUM_TOKEN} are needed")
+    return key
 
 
 KEYS: dict[str, Key] = {
@@ -172,4 +191,8 @@ KEYS: dict[str, Key] = {
     "HOTRELOAD_EXEMPT": Key((), _paths),
     "HOTRELOAD_MAX_BATCH": Key(1000, _positive),
     "HOTRELOAD_COORDINATOR": Key("auto", _coordinator),
+    "HOTRELOAD_DEPLOYMENT": Key(None, _text),
+    "HOTRELOAD_RELEASE": Key(None, _text),
+    "HOTRELOAD_SIGNING_KEY": Key(None, _secret),
+    "HOTRELOAD_IN_DOUBT": Key(10.0, _seconds),
 }

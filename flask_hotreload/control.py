@@ -5,7 +5,7 @@
 ``GET /_reload``                 status
 ``GET /_reload/generations``     the last 100 reports, newest first
 ``GET /_reload/generations/ID``  one report
-``GET /_reload/health``          200 as soon as the process serves; needs no token
+``GET /_reload/health``          200, or 503 while the worker catches up; needs no token
 ===============================  ==========================================================================
 
 All but health need ``Authorization: Bearer TOKEN``, looked at before the body is.
@@ -58,6 +58,9 @@ _NO_TOKEN = (
 )
 
 
+_RETRY = {"Retry-After": "1"}
+
+
 class Refused(Exception):
     """A request that is answered with a problem document."""
 
@@ -83,6 +86,7 @@ class Control:
         reload: Callable[[dict[str, Any], str, WSGIEnvironment], ReloadReport],
         status: Callable[[], dict[str, Any]],
         history: Callable[[], list[ReloadReport]],
+        healthy: Callable[[], bool] = lambda: True,
     ) -> None:
         self._prefix = prefix
         self._tokens = tokens
@@ -90,6 +94,7 @@ class Control:
         self._reload = reload
         self._status = status
         self._history = history
+        self._healthy = healthy
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
@@ -100,6 +105,8 @@ class Control:
     def _health(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return _refusal(Refused(405, f"{request.method} is not answered here", Allow="GET, HEAD"))
+        if not self._healthy():
+            return _refusal(Refused(503, "this worker does not serve what is committed yet; ask again", **_RETRY))
         return _json({"status": "ok"})
 
     def _audited(self, request: Request, route: str) -> Response:

@@ -50,7 +50,15 @@ class Entry:
 
     @property
     def has_script(self) -> bool:
-        return isinstance(self.dispatcher, str)
+        """Whether the dispatcher is a name in a script; else it is a live callable or ``"package.module:function"``."""
+        return isinstance(self.dispatcher, str) and ":" not in self.dispatcher
+
+    @property
+    def own_name(self) -> str:
+        """The name that the dispatcher has by itself."""
+        if isinstance(self.dispatcher, str):
+            return self.dispatcher.rpartition(":")[2]
+        return str(getattr(self.dispatcher, "__name__", ""))
 
 
 @dataclass(frozen=True)
@@ -140,7 +148,7 @@ def _read_entry(given: Any) -> Entry:
     if not entry.has_script:
         if entry.script_path is not None or entry.exclusive_module or entry.is_instance:
             raise ReloadInvalid("a callable dispatcher comes without scriptPath, exclusiveModule and isInstance")
-        if entry.name is None and not getattr(dispatcher, "__name__", "<").isidentifier():
+        if entry.name is None and not entry.own_name.isidentifier():
             raise ReloadInvalid(f"the callable {dispatcher!r} has no usable __name__; give the entry a name")
     if entry.is_instance and (entry.name is not None or entry.aliases is not None):
         raise ReloadInvalid("name and aliases do not go with isInstance: an instance's methods have their own names")

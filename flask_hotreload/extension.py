@@ -15,6 +15,7 @@ from flask_hotreload.dispatch import Function, Group, Settings, normal_path
 from flask_hotreload.propagate import propagate
 from flask_hotreload.service import Service
 from flask_hotreload.staging import Registration, aliases_of, joining
+from flask_hotreload.status import status_of
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
@@ -69,6 +70,7 @@ class HotRPC:
             config = Config.load(self._settings, app.config)
             self._service = Service(app, config, self)
             self._service.install(self._control(self._service) if config.http else None)
+            self._service.membership.arrange()
             if config.http and not config.token and app.debug:
                 self._token = secrets.token_urlsafe()
                 announce_token(self._token, config.url_prefix)
@@ -241,7 +243,7 @@ class HotRPC:
 
     def status(self) -> dict[str, Any]:
         """What ``GET /_reload`` answers."""
-        return self._served.status()
+        return status_of(self._served)
 
     # State -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +303,8 @@ class HotRPC:
             tokens=tokens,
             max_body=service.config.max_body,
             reload=reload,
-            status=service.status,
+            status=lambda: status_of(service),
+            healthy=lambda: service.membership.joined,
             history=lambda: service.reloader.history,
         )
 

@@ -15,6 +15,7 @@ import uuid
 import weakref
 from collections import deque
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flask_hotreload.document import Document, read_document
@@ -250,6 +251,10 @@ class Reloader:
         self._worlds.add(past)
         self.current = transaction.current = generation
         transaction.open()
+
+    def renumber(self, number: int) -> None:
+        """Let what is served have another number: a release begins with the one that its deployment has reached."""
+        self.current = replace(self.current, number=number)
 
     def end(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
         """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals."""

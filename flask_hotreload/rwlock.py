@@ -92,7 +92,10 @@ class Gate:
         return self._barrier.held
 
     def __del__(self) -> None:
-        self._barrier.open()
+        try:
+            self._barrier.open()
+        except AttributeError:
+            pass  # interrupted before it was made
 
 
 class ReadersWriterLock:
@@ -402,7 +405,7 @@ class Loan:
 
     def regain(self) -> bool:
         """Take the slots back, unless the gate is closed. Return whether they are inside now."""
-        if self._slots and self._lock._enter(self._slots) is not None:
+        if any(slot.unreleased for slot in self._slots) and self._lock._enter(self._slots) is not None:
             return False
         self._returned()
         return True

@@ -5,9 +5,9 @@ The application's extension object and every handle on it share one service.
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
-import socket
 import sys
 import threading
 from collections.abc import Callable, Mapping
@@ -25,8 +25,9 @@ from flask_hotreload.errors import LoadError, ReloadInvalid
 from flask_hotreload.generation import Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.jsonrpc import Method
+from flask_hotreload.membership import Membership
 from flask_hotreload.middleware import HotReloadMiddleware
-from flask_hotreload.reloader import Reloader, worker_id
+from flask_hotreload.reloader import Reloader
 from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, same_rules, url_of
 from flask_hotreload.serial import serialized
 from flask_hotreload.sources import Roots
@@ -58,6 +59,7 @@ class Service:
         self.reloader = Reloader(self, config, Generation(0, DispatchTable(), app.url_map, app.wsgi_app))
         self._views = Views(app, lambda: self.reloader.pinned.table, max_batch=config.max_batch)
         self._drift = Drift(self.roots)
+        self.membership = Membership(self)
         self._kept: dict[str, Any] = {}
         self._keeping = threading.Lock()  # protects _kept; a factory runs under it, so that it runs once
 
@@ -139,6 +141,8 @@ class Service:
         self._taken.check(self.app.url_map, (url_of(*rule) for rule in fresh), prefix=self.control_prefix)
         if removed:
             self.app.url_map = rebuilt(self.app.url_map, self._pinned_routes, table)
+            for path, name in set(_rules(removed)) - set(table.rules()):
+                del self.app.view_functions[endpoint(path, name)]
             for path, name in _rules(added):
                 self.app.view_functions[endpoint(path, name)] = self._views.make(path, name)
         else:
@@ -162,7 +166,7 @@ class Service:
     def stager(self, table: DispatchTable, loader: ModuleLoader, joined: Joining) -> Stager:
         return Stager(table, loader, self, joined, script_path=self.script, live=_live_callable)
 
-    def routes(self, table: DispatchTable, current: Generation) -> Map:
+    def routes(self, table: DispatchTable, current: Generation, undo: Callable[[Callable[[], object]], None]) -> Map:
         if same_rules(table, current.table):
             return self.app.url_map
         try:
@@ -175,8 +179,9 @@ class Service:
             if prefix and (url == prefix or url.startswith(prefix + "/")):
                 raise ReloadInvalid(f"{url} lies below the control prefix {prefix}; choose another path")
             if endpoint(path, name) not in self.app.view_functions:
-                # Unreachable before its rule is published, and harmless if that never happens.
+                # Unreachable for others before its rule is published; checks reach it.
                 self.app.view_functions[endpoint(path, name)] = self._views.make(path, name)
+                undo(functools.partial(self.app.view_functions.pop, endpoint(path, name), None))
         return routes
 
     def explain(self, error: LoadError) -> LoadError:
@@ -226,43 +231,17 @@ class Service:
         except Exception:  # noqa: BLE001  # a receiver's fault is not the reload's
             _log.exception("a receiver of the signal %s failed", event)
 
+    @property
+    def release(self) -> str:
+        """The digest of the project's sources as they were at the start."""
+        return self._drift.release
+
     def ran(self, digests: Mapping[str, str]) -> None:
         self._drift.ran(digests)
 
-    # Status ----------------------------------------------------------------------------------------------------
-
-    def status(self) -> dict[str, Any]:
-        """What ``GET /_reload`` answers; see the contract of the control routes in the documentation."""
-        reloader = self.reloader
-        current, lock, last = reloader.current, reloader.lock, next(iter(reloader.history), None)
-        worker = {
-            "id": worker_id(),
-            "host": socket.gethostname(),
-            "pid": os.getpid(),
-            "generation": current.number,
-            "release": self._drift.release,
-            "in_flight": lock.in_flight,
-            "held": lock.held,
-            "seen_ms": 0,
-            "state": "tainted" if reloader.tainted else "serving",
-        }
-        return {
-            "generation": current.number,
-            "previous": current.number - 1 if current.number else None,
-            "label": current.label,
-            "release": self._drift.release,
-            "dispatchers": [_described(dispatcher) for dispatcher in current.table],
-            "in_flight": lock.in_flight,
-            "held": lock.held,
-            "readers": [
-                {"method": reader.method, "path": reader.path, "age_ms": round(reader.age_ms, 3)}
-                for reader in lock.readers()
-            ],
-            "workers": [worker],
-            "pending": self._drift.pending(),
-            "tainted": reloader.tainted,
-            "last": last.to_dict() if last is not None else None,
-        }
+    def pending(self) -> list[dict[str, str]]:
+        """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""
+        return self._drift.pending()
 
     # Kept objects ----------------------------------------------------------------------------------------------
 
@@ -271,22 +250,6 @@ class Service:
             if name not in self._kept:
                 self._kept[name] = factory()
             return self._kept[name]
-
-
-def _described(dispatcher: Dispatcher) -> dict[str, Any]:
-    settings = dispatcher.settings
-    authorize = settings.authorize
-    return {
-        "path": dispatcher.path,
-        "name": dispatcher.name,
-        "aliases": list(dispatcher.aliases),
-        "module": getattr(dispatcher.function, "__module__", None),
-        "settings": {
-            "validate": settings.validate,
-            "lock": settings.lock,
-            "authorize": None if authorize is None else getattr(authorize, "__qualname__", repr(authorize)),
-        },
-    }
 
 
 def _rules(dispatchers: list[Dispatcher]) -> list[tuple[str, str | None]]:

@@ -148,7 +148,7 @@ class Stager:
         )
 
     def _load(self, entry: Entry) -> ModuleType | None:
-        if callable(entry.dispatcher):
+        if not entry.has_script:
             return None
         exclusive = f"{entry.path}/{entry.name or entry.dispatcher}" if entry.exclusive_module else False
         return self._loader.load(self._script_path(entry.script_path), exclusive=exclusive)
@@ -157,10 +157,10 @@ class Stager:
 
     def _stage_function(self, entry: Entry, module: ModuleType | None) -> Function:
         if module is None:
-            assert callable(entry.dispatcher)
-            function, wanted = entry.dispatcher, entry.dispatcher.__name__ if entry.name is None else entry.name
+            given = entry.dispatcher
+            function, wanted = self._live(given) if isinstance(given, str) else given, entry.name or entry.own_name
         else:
-            function, wanted = self._find(module, entry.dispatcher), str(entry.dispatcher)
+            function, wanted = self._find(module, entry.dispatcher), entry.own_name
         registered = self._registered(entry.path, function)
         old = self._replaced(entry, wanted, registered)
         name = entry.name or (registered and registered.name) or (old and old.name) or wanted

@@ -54,8 +54,8 @@ class Host(Protocol):
         """The absolute path of a script of the document; ``None``: the application's own."""
 
     def stager(self, table: DispatchTable, loader: ModuleLoader, joined: Joining) -> Stager: ...
-    def routes(self, table: DispatchTable, current: Generation) -> Any:
-        """The URL map for ``table``. Raise :class:`LoadError` for a collision."""
+    def routes(self, table: DispatchTable, current: Generation, undo: Callable[[Callable[[], object]], None]) -> Any:
+        """The URL map for ``table``. Raise :class:`ReloadInvalid` for a collision."""
 
     def explain(self, error: LoadError) -> LoadError:
         """A better error for what a framework raised in new code, or ``error``."""
@@ -265,7 +265,8 @@ class Transaction:
     def _stage(self) -> tuple[Staged, Generation]:
         joining.set(self._joined)
         current, host = self.current, self._host
-        scripts = [host.script(entry.script_path) for entry in self.document.data or () if entry.has_script]
+        entries = [entry for entry in self.document.data or () if entry.has_script and not entry.exclusive_module]
+        scripts = [host.script(entry.script_path) for entry in entries]
         self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts)
         with loader.world.staging():
             staged = host.stager(current.table, loader, self._joined).stage(self.document)
@@ -277,7 +278,7 @@ class Transaction:
         generation = Generation(
             number=self.number,
             table=staged.table,
-            routes=host.routes(staged.table, current),
+            routes=host.routes(staged.table, current, self.undo),
             wsgi_app=current.wsgi_app,
             label=self.document.label,
             modules={**current.modules, **self._digests(loader)},

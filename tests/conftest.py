@@ -23,7 +23,7 @@ from flask import Flask, abort, g, request, session
 from flask_hotreload import HotRPC, JSONRPCError
 app = Flask(__name__)
 app.secret_key = "only for tests"
-rpc = HotRPC(app, token={token!r}{settings})
+rpc = HotRPC(app, **{settings!r})
 """
 
 _numbers = itertools.count(1)
@@ -46,7 +46,7 @@ class Site:
         self.name = f"service_{next(_numbers)}"
         self.module = None
         self.body = ""
-        self.settings = ""
+        self.settings = {}
 
     @property
     def app(self):
@@ -65,12 +65,12 @@ class Site:
 
     def rewrite(self, body):
         """Write the service's own file once more, with the same settings."""
-        text = PREAMBLE.format(token=TOKEN, settings=self.settings)
+        text = PREAMBLE.format(settings={"token": TOKEN, **self.settings})
         return self.write(f"{self.name}.py", text + textwrap.dedent(body))
 
     def serve(self, body="", **settings):
         """Write the service's file, import it, and return this."""
-        self.settings = "".join(f", {name}={value!r}" for name, value in settings.items())
+        self.settings = settings
         self.rewrite(body)
         self.module = self.load(self.name)
         return self

@@ -153,7 +153,7 @@ def test_a_callback_that_is_not_there_changes_nothing(service, overload, error, 
 
 
 def test_a_callable_has_no_new_module_in_which_a_bare_name_could_be(service):
-    with pytest.raises(ReloadInvalid, match="write 'package[.]module:function'"):
+    with pytest.raises(ReloadInvalid, match=r"write 'package\.module:function'"):
         service.reload({"dispatcher": lambda: 1, "name": "hit", "path": "/api", "overload": "hand_over"})
 
 

@@ -23,6 +23,9 @@ from enum import Enum
 
 from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, View
 
+#: The reason of a transaction that was never meant to be committed.
+DRY_RUN = "dry run"
+
 # Actions -----------------------------------------------------------------------------------------------------------
 
 
@@ -253,7 +256,7 @@ class Coordinator:
         if record.phase is Phase.STAGING:
             return Advance(record.id, Phase.PREPARE)
         if record.phase is Phase.PREPARE:
-            return TryAbort(record.id, "dry run") if self._dry_run else Advance(record.id, Phase.APPLY)
+            return TryAbort(record.id, DRY_RUN) if self._dry_run else Advance(record.id, Phase.APPLY)
         return Commit(record.id)
 
     def _settle(self, record: TransactionRecord, view: View, living: list[str], now: float) -> CoordinatorAction:

@@ -1,0 +1,292 @@
+"""A worker's agent: one thread that takes part in every transaction and coordinates those that this worker asks for.
+
+It shows the store's view to the protocol's state machines and carries out what they answer. All waiting is on the
+store's wake-ups; since those are hints, a transaction that is under way is looked at again every ``RECHECK`` seconds,
+and everything every ``IDLE_RECHECK`` seconds.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from msgspec.structs import replace
+
+from flask_hotreload.coordination.conductor import Conductor
+from flask_hotreload.coordination.protocol import (
+    Apply,
+    CatchUp,
+    Participant,
+    Prepare,
+    Release,
+    Restore,
+    TryAbort,
+    Wait,
+)
+from flask_hotreload.coordination.records import Ballot, Member, TransactionRecord, View, Vote
+from flask_hotreload.coordination.step import at_step
+from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
+
+if TYPE_CHECKING:
+    from flask_hotreload.coordination.store import Store
+    from flask_hotreload.coordination.worker import Part, Worker
+    from flask_hotreload.document import Document
+    from flask_hotreload.report import ReloadReport
+    from flask_hotreload.transaction import Asked
+
+_log = logging.getLogger("flask_hotreload")
+
+#: Seconds after which a transaction that is under way is looked at again without a wake-up.
+RECHECK = 0.1
+#: The same while nothing is under way.
+IDLE_RECHECK = 5.0
+
+
+class Agent:
+    """Start it with :meth:`start` in the process that serves, when its application is complete."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        conductor: Conductor,
+        *,
+        member: Member,
+        in_doubt: float,
+        load: Callable[[], tuple[int, int]],
+        tell: Callable[[], None],
+    ) -> None:
+        """``load()``: requests inside and held now. ``tell()`` sends the signals of what has ended."""
+        self._store = store
+        self._worker = worker
+        self._conductor = conductor
+        self._member = member
+        self._load = load
+        self._tell = tell
+        self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
+        self._joined = False
+        self._stopping = False
+        self._store_error: str | None = None
+        self._thread: threading.Thread | None = None
+
+    # For other threads -------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Catch up, join, and go on in a thread. When this returns the worker serves what is committed.
+
+        If the store is away the worker serves what it has loaded, says so, and joins when the store is back.
+        """
+        try:
+            while not self._joined and self._store_error is None:
+                if self._step() and not self._joined:
+                    self._wait()
+        except StoreUnavailable as error:
+            self._away(error)
+        except ReloadError:
+            _log.exception("worker %s cannot run what is committed; it serves the code on disk", self._member.id)
+        self._thread = threading.Thread(target=self._run, name="hotreload-agent", daemon=True)
+        self._thread.start()
+
+    @property
+    def joined(self) -> bool:
+        """Whether this worker serves what is committed, and its vote counts."""
+        return self._joined
+
+    def stop(self) -> None:
+        """Leave. A transaction that this worker is in goes on without it."""
+        self._stopping = True
+        self._store.ring([self._member.id])
+        if self._thread is not None:
+            self._thread.join()
+        try:
+            self._store.leave(self._member.id)
+        except StoreUnavailable as error:
+            _log.warning("worker %s could not say that it leaves: %s", self._member.id, error)
+        self._store.close()
+
+    def conduct(self, document: Document, asked: Asked) -> ReloadReport:
+        """Run one transaction over all workers. Raise :class:`ReloadError` with its ``report``."""
+        if threading.current_thread() is self._thread:
+            raise ReloadBusy("code that is part of a reload cannot reload: do it after the reload has ended")
+        if self._store_error is not None:
+            raise StoreUnavailable(self._store_error)
+        asking = self._conductor.ask(document, asked)
+        self._store.ring([self._member.id])
+        while not asking.done.wait(1.0):
+            if self._thread is None or not self._thread.is_alive():
+                raise StoreUnavailable(f"the agent of worker {self._member.id} is not running; restart the worker")
+        if isinstance(asking.outcome, ReloadError):
+            raise asking.outcome
+        assert asking.outcome is not None
+        return asking.outcome
+
+    def members(self) -> tuple[Member, ...]:
+        """Every living member, as it last told of itself."""
+        view = self._store.view(self._member.release)
+        dead = self._store.dead([member.id for member in view.members])
+        return tuple(member for member in view.members if member.id not in dead)
+
+    @property
+    def release(self) -> str:
+        return self._member.release
+
+    def now(self) -> float:
+        return self._store.now()
+
+    # The thread --------------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                if not self._step():
+                    continue
+            except StoreUnavailable as error:
+                self._away(error)
+            except Exception:  # noqa: BLE001  # the thread must live: what happened is in the log
+                _log.exception("the agent of worker %s failed; it goes on", self._member.id)
+            self._wait()
+
+    def _wait(self) -> None:
+        busy = self._conductor.busy or self._participant.record is not None or not self._joined
+        self._store.wait(RECHECK if busy else IDLE_RECHECK)
+
+    def _step(self) -> bool:
+        """Do one thing; return whether there is nothing more to do before something changes."""
+        asked_about = self._participant.transaction
+        view = self._view(asked_about)
+        now = self._store.now()
+        action = self._participant.observe(view, now, coordinator_is_dead=self._coordinator_is_dead())
+        if not isinstance(action, Wait):
+            self._carry_out(action, view)
+            return False
+        if view is None:
+            return True
+        if not self._joined:
+            return self._join(view, now)
+        return self._conductor.step(view, now)
+
+    def _view(self, transaction: str | None) -> View | None:
+        try:
+            view = self._store.view(self._member.release, transaction)
+        except StoreUnavailable as error:
+            self._away(error)
+            return None
+        if self._store_error is not None:
+            _log.warning("worker %s: the store is back", self._member.id)
+            self._store_error = None
+        return view
+
+    def _away(self, error: StoreUnavailable) -> None:
+        if self._store_error is None:
+            _log.error("worker %s cannot reach the store, and serves on: %s", self._member.id, error)
+            self._store_error = str(error)
+        if self._participant.record is None:
+            self._conductor.give_up(error)
+
+    def _coordinator_is_dead(self) -> bool:
+        record = self._participant.record
+        if record is None or record.coordinator == self._member.id:
+            return False
+        try:
+            return bool(self._store.dead([record.coordinator]))
+        except StoreUnavailable:
+            return False
+
+    def _join(self, view: View, now: float) -> bool:
+        """Become a member, as soon as what is served here is what is committed and nothing is undecided."""
+        member = self._told()
+        if self._store.join(member):
+            self._joined = True
+            return True
+        active = view.active
+        if active is not None and not active.phase.decided and now >= active.deadline:
+            self._store.abort(active.id, "nobody ended it in time")
+            return False
+        return self._store.view(self._member.release).head == self._worker.generation
+
+    def _told(self) -> Member:
+        in_flight, held = self._load()
+        return replace(
+            self._member,
+            generation=self._worker.generation,
+            in_flight=in_flight,
+            held=held,
+            seen=self._store.now(),
+        )
+
+    # The participant's actions -------------------------------------------------------------------------------------
+
+    def _carry_out(self, action: Any, view: View | None) -> None:
+        if isinstance(action, Prepare):
+            self._prepare(action.record)
+        elif isinstance(action, Apply):
+            self._apply(action.record)
+        elif isinstance(action, Release):
+            at_step("participant.committed")
+            self._worker.release()
+            at_step("participant.released")
+            self._settle(action.transaction, ok=True)
+        elif isinstance(action, Restore):
+            at_step("participant.restoring")
+            self._worker.restore()
+            self._settle(action.transaction, ok=False)
+        elif isinstance(action, CatchUp):
+            self._catch_up(action.head)
+        elif isinstance(action, TryAbort):
+            self._abort(action.transaction, action.reason)
+
+    def _prepare(self, record: TransactionRecord) -> None:
+        at_step("participant.staging")
+        ok, part = self._worker.prepare(record)
+        self._participant.prepared(record, ok=ok)
+        at_step("participant.prepared")
+        self._vote(record, Ballot.PREPARED, part, ok=ok)
+
+    def _apply(self, record: TransactionRecord) -> None:
+        at_step("participant.applying")
+        ok, part = self._worker.apply()
+        self._participant.applied(ok=ok)
+        at_step("participant.applied")
+        self._vote(record, Ballot.APPLIED, part, ok=ok)
+
+    def _vote(self, record: TransactionRecord, ballot: Ballot, part: Part, *, ok: bool) -> None:
+        vote = Vote(record.id, ballot, self._member.id, ok, msgspec.json.encode(part))
+        self._store.vote(vote)
+        if record.coordinator != self._member.id:
+            self._store.ring([record.coordinator])
+
+    def _settle(self, transaction: str, *, ok: bool) -> None:
+        record = self._participant.record
+        part = self._worker.end()
+        self._participant.settled(self._worker.generation)
+        at_step("participant.settled")
+        try:
+            if record is not None:
+                self._vote(record, Ballot.SETTLED, part, ok=ok)
+            self._store.update(self._told())
+        finally:
+            # On a thread of its own: a receiver may reload, and would wait for this one.
+            threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
+
+    def _catch_up(self, head: int) -> None:
+        """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
+        self._worker.catch_up(self._store.journal(self._member.release), head)
+        self._participant.settled(self._worker.generation)
+        if self._joined:
+            self._store.update(self._told())
+
+    def _abort(self, transaction: str, reason: str) -> None:
+        if self._store.abort(transaction, reason):
+            record = self._participant.record
+            self._store.ring(record.participants if record is not None else ())
+
+
+def member_of(release: str, generation: int) -> Member:
+    """This process as a member."""
+    host = socket.gethostname()
+    return Member(id=f"{host}:{os.getpid()}", host=host, pid=os.getpid(), release=release, generation=generation)

@@ -1,0 +1,253 @@
+"""What a worker does for the reloads that its own threads ask for: the coordinator's actions, carried out.
+
+It runs on the agent's thread, step by step, between the steps that the worker takes as a participant.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from flask_hotreload.coordination.merged import error_of, merged
+from flask_hotreload.coordination.payload import Payload, Signs, keys_of, remaining, seal, with_kept_settings
+from flask_hotreload.coordination.protocol import (
+    DRY_RUN,
+    Advance,
+    Commit,
+    Coordinator,
+    CoordinatorAction,
+    Finish,
+    TryAbort,
+    Wait,
+)
+from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.step import at_step
+from flask_hotreload.coordination.worker import Part
+from flask_hotreload.deadline import Deadline
+from flask_hotreload.errors import ReloadBusy, ReloadError
+from flask_hotreload.report import ReloadReport, utc_now
+
+if TYPE_CHECKING:
+    from flask_hotreload.coordination.store import Store
+    from flask_hotreload.coordination.worker import Worker
+    from flask_hotreload.document import Document
+    from flask_hotreload.transaction import Asked
+
+#: Seconds that a phase may take beyond what its code is allowed to.
+MARGIN = 2.0
+
+
+class Timeouts(Protocol):
+    """Seconds; see the configuration."""
+
+    @property
+    def timeout(self) -> float: ...
+    @property
+    def prepare_timeout(self) -> float: ...
+    @property
+    def apply_timeout(self) -> float: ...
+
+
+@dataclass
+class Asking:
+    """A reload that a thread of this process waits for."""
+
+    document: Document
+    written: dict[str, Any]  # the document, portable
+    asked: Asked
+    turn: Deadline
+    started_at: str = field(default_factory=utc_now)
+    coordinator: Coordinator | None = None  # once it has the turn
+    record: TransactionRecord | None = None
+    obsolete: tuple[int, ...] = ()
+    sealed: bytes = b""
+    votes: dict[tuple[Ballot, str], Vote] = field(default_factory=dict)
+    outcome: ReloadReport | ReloadError | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+    def finish(self, outcome: ReloadReport | ReloadError) -> None:
+        self.outcome = outcome
+        self.done.set()
+
+
+class Conductor:
+    """One reload after another, for ``member``. ``portable`` writes a document so that others understand it."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        signer: Signs,
+        *,
+        member: Member,
+        deployment: str,
+        timeouts: Timeouts,
+        portable: Callable[[Document], dict[str, Any]],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._signer = signer
+        self._member = member
+        self._deployment = deployment
+        self._timeouts = timeouts
+        self._portable = portable
+        self._waiting: deque[Asking] = deque()  # appended by any thread, taken by the agent's
+        self._asking: Asking | None = None
+
+    def ask(self, document: Document, asked: Asked) -> Asking:
+        """Line up a reload. Raise :class:`ReloadInvalid` for what cannot be told to other workers."""
+        asking = Asking(document, self._portable(document), asked, Deadline(self._timeouts.prepare_timeout))
+        self._waiting.append(asking)
+        return asking
+
+    @property
+    def busy(self) -> bool:
+        return self._asking is not None or bool(self._waiting)
+
+    def give_up(self, error: ReloadError) -> None:
+        """Nothing of these reloads has happened, and nothing will."""
+        waiting = [*([self._asking] if self._asking is not None else []), *self._waiting]
+        self._asking = None
+        self._waiting.clear()
+        for asking in waiting:
+            asking.finish(error)
+
+    def step(self, view: View, now: float) -> bool:
+        """Do one thing; return whether there is nothing more to do before something changes."""
+        if self._asking is None and self._waiting:
+            self._asking = self._waiting.popleft()
+        asking = self._asking
+        if asking is None:
+            return True
+        if asking.coordinator is None or asking.record is None:
+            return self._begin(asking, view, now)
+        view = self._store.view(self._member.release, asking.record.id)
+        for vote in view.votes:
+            if vote.transaction == asking.record.id:
+                asking.votes[vote.ballot, vote.member] = vote
+        dead = self._store.dead(asking.record.participants)
+        action = asking.coordinator.observe(view, dead, now)
+        if isinstance(action, Wait):
+            return True
+        self._carry_out(asking, asking.record, action, view, dead)
+        return False
+
+    def _begin(self, asking: Asking, view: View, now: float) -> bool:
+        """Take the turn of all workers, or wait for it."""
+        generation = self._worker.generation
+        record = TransactionRecord(
+            id=asking.document.id,
+            release=self._member.release,
+            coordinator=self._member.id,
+            participants=tuple(member.id for member in view.members if member.release == self._member.release),
+            base=generation,
+            generation=generation + 1,
+            phase=Phase.STAGING,
+            deadline=now + self._timeouts.prepare_timeout + MARGIN,
+            payload=seal(self._payload(asking, generation + 1, asking.written), self._signer),
+        )
+        if self._store.begin(record):
+            asking.record = record
+            asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
+            at_step("coordinator.staging")
+            return False
+        if asking.turn.expired:
+            self._asking = None
+            asking.finish(ReloadBusy("another worker's reload has not ended; try again"))
+            return False
+        active = view.active
+        if active is not None and not active.phase.decided and now >= active.deadline:
+            self._store.abort(active.id, "nobody ended it in time")
+        return True
+
+    def _payload(self, asking: Asking, generation: int, document: dict[str, Any], **more: Any) -> Payload:
+        return Payload(
+            deployment=self._deployment,
+            release=self._member.release,
+            generation=generation,
+            transaction=asking.document.id,
+            trigger=asking.asked.trigger,
+            actor=asking.asked.actor,
+            started_at=asking.started_at,
+            document=document,
+            **more,
+        )
+
+    # Actions -----------------------------------------------------------------------------------------------------
+
+    def _carry_out(
+        self, asking: Asking, record: TransactionRecord, action: CoordinatorAction, view: View, dead: set[str]
+    ) -> None:
+        if isinstance(action, Advance):
+            if action.to is Phase.PREPARE:
+                self._publish(asking, record)
+            else:
+                self._close(asking, record)
+        elif isinstance(action, Commit):
+            at_step("coordinator.before-commit")
+            journal = JournalRecord(record.release, record.generation, record.id, asking.sealed)
+            if self._store.commit(journal, obsolete=asking.obsolete):
+                at_step("coordinator.committed")
+                self._store.ring(record.participants)
+        elif isinstance(action, TryAbort):
+            if self._store.abort(action.transaction, action.reason):
+                self._store.ring(record.participants)
+        elif isinstance(action, Finish):
+            self._finish(asking, record, action, view, dead)
+
+    def _publish(self, asking: Asking, record: TransactionRecord) -> None:
+        """Give everybody what this worker has staged: the document, and every source that it read."""
+        live, documents = self._worker.live_records(self._store.journal(record.release))
+        document = with_kept_settings(asking.written, documents)
+        report = _part(asking.votes.get((Ballot.PREPARED, self._member.id))).report
+        keys = keys_of(document, report.modules if report is not None else ())
+        kept = remaining(live, keys, clear_old=asking.document.clear_old)
+        asking.obsolete = tuple({each.generation for each in live} - {each.generation for each in kept})
+        sources, blobs = self._worker.sources_read()
+        self._store.put_blobs(blobs)
+        payload = self._payload(asking, record.generation, document, sources=sources, keys=keys, live=tuple(kept))
+        asking.sealed = seal(payload, self._signer)
+        deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
+        if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=asking.sealed):
+            self._store.ring(record.participants)
+
+    def _close(self, asking: Asking, record: TransactionRecord) -> None:
+        """Let everybody close its lock, drain and apply."""
+        at_step("coordinator.prepared")
+        timeout = asking.document.timeout
+        drain = self._timeouts.timeout if timeout is None else timeout
+        deadline = self._store.now() + drain + self._timeouts.apply_timeout + MARGIN
+        if self._store.advance(record.id, to=Phase.APPLY, deadline=deadline):
+            at_step("coordinator.applying")
+            self._store.ring(record.participants)
+
+    def _finish(self, asking: Asking, record: TransactionRecord, action: Finish, view: View, dead: set[str]) -> None:
+        self._asking = None
+        committed = action.phase is Phase.COMMITTED
+        base = ReloadReport(
+            id=record.id,
+            status="committed" if committed else "checked",
+            generation=record.generation if committed else record.base,
+            previous=record.base,
+            label=asking.document.label,
+            digest=None,
+            trigger=asking.asked.trigger,
+            actor=asking.asked.actor,
+            started_at=asking.started_at,
+        )
+        parts = {key: _part(vote) for key, vote in asking.votes.items()}
+        report = merged(base, record.participants, parts, dead=dead, silent=action.silent)
+        refused = [key for key, vote in asking.votes.items() if not vote.ok and key[0] is not Ballot.SETTLED]
+        dry = asking.document.dry_run and view.active is not None and view.active.reason == DRY_RUN
+        reason = (view.active.reason if view.active is not None else None) or "it was aborted"
+        asking.finish(report if committed or dry else error_of(report, parts, refused, reason))
+        self._store.ring([member.id for member in view.members])  # somebody may wait for the turn
+
+
+def _part(vote: Vote | None) -> Part:
+    return Part() if vote is None else msgspec.json.decode(vote.detail, type=Part)

@@ -1,0 +1,114 @@
+"""One report of what all workers tell of their parts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
+
+from flask_hotreload import errors
+from flask_hotreload.coordination.records import Ballot
+from flask_hotreload.report import Drain, ErrorReport, ReloadReport, Timings, WorkerReport, describe_error
+
+if TYPE_CHECKING:
+    from flask_hotreload.coordination.worker import Part
+
+Key = tuple[Ballot, str]
+
+
+def merged(
+    base: ReloadReport,
+    participants: Sequence[str],
+    parts: Mapping[Key, Part],
+    *,
+    dead: set[str],
+    silent: Iterable[str],
+) -> ReloadReport:
+    """``base`` with what each participant tells, the longest times of all, and the sum of their requests."""
+    latest = {member: _latest(parts, member) for member in participants}
+    reports = [part.report for part in latest.values() if part is not None and part.report is not None]
+    told = next((report for report in reports if report.changes or report.modules), None)
+    return replace(
+        base,
+        digest=next((report.digest for report in reports if report.digest is not None), None),
+        timings=_longest([report.timings for report in reports]),
+        drain=Drain(
+            in_flight=sum(report.drain.in_flight for report in reports),
+            stragglers=tuple(straggler for report in reports for straggler in report.drain.stragglers),
+            held=sum(report.drain.held for report in reports),
+        ),
+        changes=told.changes if told is not None else (),
+        modules=told.modules if told is not None else (),
+        warnings=tuple(dict.fromkeys(warning for report in reports for warning in report.warnings)),
+        workers=tuple(
+            _worker(member, part, _refusal(parts, member), died=member in dead, silent=member in silent)
+            for member, part in latest.items()
+        ),
+    )
+
+
+def _latest(parts: Mapping[Key, Part], member: str) -> Part | None:
+    for ballot in (Ballot.SETTLED, Ballot.APPLIED, Ballot.PREPARED):
+        part = parts.get((ballot, member))
+        if part is not None and part.report is not None:
+            return part
+    return parts.get((Ballot.PREPARED, member))
+
+
+def _refusal(parts: Mapping[Key, Part], member: str) -> ErrorReport | None:
+    for ballot in (Ballot.PREPARED, Ballot.APPLIED):
+        part = parts.get((ballot, member))
+        if part is not None and part.error is not None:
+            return part.error
+    return None
+
+
+def _worker(member: str, part: Part | None, refusal: ErrorReport | None, *, died: bool, silent: bool) -> WorkerReport:
+    host, _, pid = member.rpartition(":")
+    report = part.report if part is not None else None
+    error = "died" if died else "silent" if silent or part is None else refusal.message if refusal else None
+    return WorkerReport(
+        id=member,
+        host=host,
+        pid=int(pid),
+        ok=error is None,
+        pause_ms=report.timings.pause_ms if report is not None else 0,
+        error=error,
+    )
+
+
+def _longest(timings: Sequence[Timings]) -> Timings:
+    names = Timings.__struct_fields__
+    return Timings(**{name: max((getattr(each, name) for each in timings), default=0) for name in names})
+
+
+def error_of(
+    report: ReloadReport, parts: Mapping[Key, Part], refused: Iterable[Key], reason: str
+) -> errors.ReloadError:
+    """The error that a refused transaction raises, of the kind that the first worker to refuse has met."""
+    error: errors.ReloadError | None = None
+    described: ErrorReport | None = None
+    for key in sorted(refused, key=lambda key: (key[0] is not Ballot.PREPARED, key[1])):
+        if (told := parts[key].error) is not None:
+            described = replace(told, worker=key[1])
+            error = _raised(described)
+            break
+    if error is None or described is None:
+        failed = next((worker for worker in report.workers if not worker.ok), None)
+        name = failed.id if failed is not None else report.workers[0].id if report.workers else "?"
+        error = errors.WorkerFailed(f"the reload was aborted: {reason}", worker=name, reason=reason)
+        described = describe_error(error)
+    error.report = replace(report, status="aborted", error=described)
+    return error
+
+
+def _raised(told: ErrorReport) -> errors.ReloadError:
+    kind = getattr(errors, told.type, errors.ReloadError)
+    if kind in (errors.LoadError, errors.ApplyError):
+        return kind(told.message, file=told.file, line=told.line)  # type: ignore[no-any-return]  # one of the two
+    if kind is errors.DrainTimeout:
+        return errors.DrainTimeout(told.message, seconds=0.0)
+    if kind is errors.WorkerFailed:
+        return errors.WorkerFailed(told.message, worker=told.worker or "?", reason=told.message)
+    return kind(told.message)  # type: ignore[no-any-return]  # every other kind takes a message

@@ -1,0 +1,125 @@
+"""What a transaction runs, as it travels through the store: signed, and tied to its place in the journal."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from flask_hotreload.errors import StoreUnavailable
+
+
+class Signs(Protocol):
+    def sign(self, data: bytes) -> bytes: ...
+    def verify(self, signed: bytes) -> bytes:
+        """The data. Raise :class:`StoreUnavailable` if it was not signed with this key."""
+
+
+class SourceReference(msgspec.Struct, frozen=True):
+    """A file that the new code is made from: where it lies, how it is shown, and its bytes by digest."""
+
+    real: str
+    shown: str
+    digest: str
+
+
+class LiveRecord(msgspec.Struct, frozen=True):
+    """An earlier journal record that a worker which catches up still has to run."""
+
+    generation: int
+    hash: str
+    keys: tuple[str, ...]
+
+
+class Payload(msgspec.Struct, frozen=True):
+    """``document`` is portable. ``live``: the earlier records that remain, oldest first, each by its hash.
+
+    ``keys`` are what this record does, by name: a record all of whose keys a later one has is superseded by it.
+    """
+
+    deployment: str
+    release: str
+    generation: int
+    transaction: str
+    trigger: str
+    actor: str | None
+    started_at: str
+    document: dict[str, Any]
+    sources: tuple[SourceReference, ...] = ()
+    keys: tuple[str, ...] = ()
+    live: tuple[LiveRecord, ...] = ()
+
+
+def seal(payload: Payload, signer: Signs) -> bytes:
+    return signer.sign(msgspec.json.encode(payload))
+
+
+def unseal(
+    signed: bytes, signer: Signs, *, deployment: str, release: str, generation: int, transaction: str
+) -> Payload:
+    """Raise :class:`StoreUnavailable` unless it is signed, and for exactly this place."""
+    try:
+        payload = msgspec.json.decode(signer.verify(signed), type=Payload)
+    except msgspec.DecodeError as error:
+        raise StoreUnavailable(f"a record of the store cannot be read: {error}") from None
+    place = (payload.deployment, payload.release, payload.generation, payload.transaction)
+    if place != (deployment, release, generation, transaction):
+        raise StoreUnavailable(
+            f"a record of the store is signed, but for another place: {place}; somebody may be replaying old records"
+        )
+    return payload
+
+
+def hash_of(signed: bytes) -> str:
+    return hashlib.sha256(signed).hexdigest()
+
+
+def keys_of(document: Mapping[str, Any], modules: Iterable[str]) -> tuple[str, ...]:
+    """What a committed document does: dispatchers, callbacks, and modules that it imported."""
+    keys = {f"module {name}": None for name in modules}
+    for entry in document["data"]:
+        script = entry.get("scriptPath")
+        names = (entry["path"], entry["dispatcher"], entry.get("name"), entry["exclusiveModule"], script)
+        keys[f"dispatcher {names!r}"] = None
+        if "authorize" in entry:
+            keys[f"authorize of {_place(entry)!r}"] = None
+        for overload in entry["overload"]:
+            if isinstance(overload, str):
+                keys[f"callback {overload!r} of {script!r} for {names!r}"] = None
+    return tuple(keys)
+
+
+def remaining(live: Iterable[LiveRecord], keys: Iterable[str], *, clear_old: bool) -> list[LiveRecord]:
+    """Those of ``live`` that still do something when a record with ``keys`` has followed."""
+    done = set(keys)
+    kept = []
+    for record in live:
+        left = tuple(
+            key for key in record.keys if key not in done and not (clear_old and key.startswith("dispatcher "))
+        )
+        if left:
+            kept.append(LiveRecord(record.generation, record.hash, left))
+    return kept
+
+
+def with_kept_settings(document: Mapping[str, Any], earlier: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """``document`` with the settings that its entries took over from ``earlier`` documents written out.
+
+    A reload keeps the settings of the dispatcher that it replaces; when the earlier record is superseded, nothing
+    else would remember them. (An ``authorize`` may be of the earlier module; it keeps its record, see ``keys_of``.)
+    """
+    kept: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in earlier:
+        if each["clearOld"]:
+            kept.clear()
+        for entry in each["data"]:
+            known = kept.setdefault(_place(entry), {})
+            known.update({key: entry[key] for key in ("validate", "lock", "aliases") if key in entry})
+    data = [{**kept.get(_place(entry), {}), **entry} for entry in document["data"]]
+    return {**document, "data": document["data"] if document["clearOld"] else data}
+
+
+def _place(entry: Mapping[str, Any]) -> tuple[str, str]:
+    return entry["path"], entry.get("name") or entry["dispatcher"]

@@ -1,0 +1,41 @@
+"""Hooks for gunicorn. They are not needed; they make explicit what is otherwise read from gunicorn's stack.
+
+As the whole configuration::
+
+    gunicorn -c python:flask_hotreload.gunicorn -w 4 app:app
+
+or called from one's own ``gunicorn.conf.py``::
+
+    from flask_hotreload import gunicorn as hotreload
+
+    def on_reload(server):
+        hotreload.on_reload(server)
+        ...
+
+Both or neither. What they add: a worker that is spawned later, after a crash, say, knows to which HUP it belongs even
+if all workers of that HUP died before the first one of them served. And they work where the stack shows nothing.
+
+gunicorn takes every name in this module that is one of its settings: there are no others than the hooks.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from flask_hotreload import boot
+
+
+class Arbiter(Protocol):
+    """What is used of gunicorn's master object."""
+
+    worker_age: int
+
+
+def on_reload(server: Arbiter) -> None:
+    """In the master, on HUP, before it spawns the workers of the new release."""
+    boot.tell_release(server.worker_age)
+
+
+def post_fork(server: Arbiter, worker: boot.Worker) -> None:
+    """In a new worker, before it imports the application."""
+    boot.tell_worker(worker)

@@ -1,0 +1,176 @@
+"""This process among the workers of its deployment: in which store they meet, when it joins, and as which release."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flask_hotreload import boot
+from flask_hotreload.coordination.agent import Agent, member_of
+from flask_hotreload.coordination.conductor import Conductor
+from flask_hotreload.coordination.worker import Worker
+from flask_hotreload.errors import StoreUnavailable
+from flask_hotreload.portable import portable
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+
+    from flask_hotreload.coordination.records import Member
+    from flask_hotreload.coordination.store import Store
+    from flask_hotreload.service import Service
+
+_log = logging.getLogger("flask_hotreload")
+_SQLITE = "sqlite:///"
+
+
+class Membership:
+    """Joins ``service`` to its deployment before it serves, as its configuration says.
+
+    ``"local"``, and ``"auto"`` outside of gunicorn: not at all. ``"auto"`` under gunicorn: with the workers of the
+    same master, in a store of the master's own. ``"sqlite:///path"``: with whoever names the same file.
+    """
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self._agent: Agent | None = None
+        #: Whether a process that serves this application takes part, or will before it serves.
+        self.expected = False
+
+    def arrange(self) -> None:
+        """Have the worker join before its first request."""
+        coordinator = self._service.config.coordinator
+        if (
+            coordinator == "local"
+            or __import__("importlib.util").util.find_spec("flask_hotreload.coordination.sqlite") is None
+        ):
+            return
+        self.expected = boot.before_serving(self._join, afterwards=self._leave)
+        if not self.expected and coordinator.startswith(_SQLITE):
+            self.expected = True
+            self._service.app.wsgi_app = _FirstRequest(  # type: ignore[method-assign]  # the documented way to wrap it
+                self._service.app.wsgi_app, lambda: self._join(None)
+            )
+
+    @property
+    def agent(self) -> Agent | None:
+        return self._agent
+
+    @property
+    def joined(self) -> bool:
+        """Whether this process serves what its deployment has committed; always true for a process of its own."""
+        return not self.expected or (self._agent is not None and self._agent.joined)
+
+    @property
+    def release(self) -> str | None:
+        """The release that this worker belongs to; ``None`` if it is alone."""
+        return self._agent.release if self._agent is not None else None
+
+    def now(self) -> float:
+        """Seconds on the clock by which members tell when they were seen."""
+        return self._agent.now() if self._agent is not None else 0.0
+
+    def members(self) -> tuple[Member, ...]:
+        """Every living worker of the deployment; none if this process is alone."""
+        return self._agent.members() if self._agent is not None else ()
+
+    def _join(self, place: boot.Place | None) -> None:
+        service = self._service
+        try:
+            store, signer = self._open(place)
+            release = self._release(store, place)
+        except StoreUnavailable as error:
+            _log.error("this worker cannot reach its store and serves the code on disk: %s", error)
+            service.reloader.conductor = _Unavailable(str(error))
+            return
+        member = member_of(release, service.reloader.current.number)
+        deployment = service.config.deployment or service.app.import_name
+        worker = Worker(service.reloader, store, signer, deployment=deployment, release=release)
+        conductor = Conductor(
+            store,
+            worker,
+            signer,
+            member=member,
+            deployment=deployment,
+            timeouts=service.config,
+            portable=lambda document: portable(document, service.script),
+        )
+        lock = service.reloader.lock
+        self._agent = Agent(
+            store,
+            worker,
+            conductor,
+            member=member,
+            in_doubt=service.config.in_doubt,
+            load=lambda: (lock.in_flight, lock.held),
+            tell=service.reloader.tell,
+        )
+        service.reloader.conductor = self._agent
+        self._agent.start()
+
+    def _leave(self) -> None:
+        if self._agent is not None:
+            self._agent.stop()
+
+    def _open(self, place: boot.Place | None) -> tuple[Store, Any]:
+        from flask_hotreload.coordination.meeting_place import folder_for
+        from flask_hotreload.coordination.signing import Signer, key_beside
+        from flask_hotreload.coordination.sqlite import SQLiteStore
+
+        config = self._service.config
+        if config.coordinator.startswith(_SQLITE):
+            path = Path(config.coordinator.removeprefix("sqlite://"))
+        else:
+            assert place is not None
+            path = folder_for(self._service.app.import_name, place.master_pid) / "store.sqlite"
+        member = member_of("", 0).id
+        key = config.signing_key.encode() if config.signing_key is not None else key_beside(path)
+        return SQLiteStore(path, member), Signer(key)
+
+    def _release(self, store: Store, place: boot.Place | None) -> str:
+        """The release that this worker's code belongs to, made known to the store if it is new."""
+        config = self._service.config
+        told = place.release if place is not None else None
+        if config.coordinator.startswith(_SQLITE):
+            told = config.release or self._service.release
+        while True:
+            current = store.view("").release
+            if told is None or told == current:
+                return current
+            if config.coordinator.startswith(_SQLITE):
+                if store.new_release(told, only_if=current) or store.view("").release == current:
+                    return told
+            elif not boot.supersedes(told, current):
+                return told  # a later HUP was quicker: this worker belongs to one that is being replaced
+            elif store.new_release(told, only_if=current):
+                return told
+
+
+class _Unavailable:
+    """What stands for the deployment when its store could not even be opened."""
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+
+    def conduct(self, document: object, asked: object) -> Any:
+        raise StoreUnavailable(self._reason)
+
+
+class _FirstRequest:
+    """Joins when the first request comes, and then gets out of the way."""
+
+    def __init__(self, wsgi_app: WSGIApplication, join: Callable[[], object]) -> None:
+        self._wsgi_app = wsgi_app
+        self._join = join
+        self._lock = threading.Lock()
+        self._joined = False
+
+    def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if not self._joined:
+            with self._lock:
+                if not self._joined:
+                    self._join()
+                    self._joined = True
+        return self._wsgi_app(environ, start_response)

@@ -1,0 +1,300 @@
+"""A service on several workers of a real gunicorn, which a test edits, reloads, signals and looks into."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from http.client import HTTPConnection, HTTPException
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import Any, TypeVar
+
+APPS = Path(__file__).parent / "apps" / "cluster"
+TOKEN = "0123456789abcdef-cluster"
+DOCUMENT = {"data": [{"dispatcher": "where", "scriptPath": "where.py", "path": "/api"}]}
+PATIENCE = 30.0  # seconds after which what must happen has not
+
+Found = TypeVar("Found")
+
+
+def until(look: Callable[[], Found], otherwise: str, *, seconds: float = PATIENCE) -> Found:
+    """The first truth that ``look()`` returns: for what another process does without telling anybody."""
+    deadline = monotonic() + seconds
+    pause = Event()
+    while not (found := look()):
+        assert monotonic() < deadline, otherwise
+        pause.wait(0.005)
+    return found
+
+
+def children(pid: int) -> set[int]:
+    """The process ids of those that ``pid`` has started, and that have not ended."""
+    try:
+        listed = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except FileNotFoundError:
+        return set()
+    return {child for child in map(int, listed) if state(child) not in ("Z", "X", None)}
+
+
+def state(pid: int) -> str | None:
+    """The letter of the kernel for the state of a process: ``T`` stopped, ``Z`` dead; ``None``: there is none."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+
+
+class Cluster:
+    """gunicorn with ``workers`` workers that serve ``application`` in ``folder``. Leaving the context ends it.
+
+    ``options``: further ones for gunicorn's command line. ``environment``: further variables.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        application: str = "app:app",
+        workers: int = 4,
+        worker_class: str = "gthread",
+        threads: int = 8,
+        options: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+        gunicorn: Path | None = None,
+    ) -> None:
+        self.folder = folder
+        self.log = folder.parent / f"{folder.name}.log"
+        self._application = application
+        self._workers = workers
+        self._options = [
+            "--workers",
+            str(workers),
+            "--worker-class",
+            worker_class,
+            "--threads",
+            str(threads),
+            *options,
+        ]
+        self._environment = dict(environment or {})
+        self._gunicorn = gunicorn
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.address: tuple[str, int] = self._listener.getsockname()[:2]
+
+    def __enter__(self) -> Cluster:
+        with self._listener:
+            self._process = self._spawn(self._listener.fileno())
+        self.master = self._process.pid
+        try:
+            self.get("/health")
+        except BaseException as error:
+            self._end()
+            raise AssertionError(f"the service did not start:\n{self.log.read_text()}") from error
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
+        self._end()
+        if kind is not None:
+            print(self.log.read_text()[-20_000:])
+
+    def _spawn(self, listener: int) -> subprocess.Popen[bytes]:
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HOTRELOAD_", "GUNICORN_", "FLASK_"))}
+        path = os.pathsep.join(
+            [*([str(self._gunicorn)] if self._gunicorn else []), str(Path(__file__).parent.parent)]
+        )
+        command = [sys.executable, "-B", "-m", "gunicorn", "--bind", f"fd://{listener}", *self._options]
+        if self._gunicorn is None:
+            command.append("--no-control-socket")  # two gunicorns of one user would share its path
+        with self.log.open("ab") as log:
+            return subprocess.Popen(
+                [*command, self._application],
+                cwd=self.folder,
+                env={**inherited, "PYTHONPATH": path, "HOTRELOAD_TOKEN": TOKEN, **self._environment},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=[listener],
+                start_new_session=True,
+            )
+
+    def _end(self) -> None:
+        for worker in self.workers():
+            self.signal(signal.SIGCONT, worker)
+        self._process.terminate()
+        try:
+            self._process.wait(15)
+        except subprocess.TimeoutExpired:
+            pass
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass  # nobody of the group is left
+        self._process.wait()
+
+    # Processes -------------------------------------------------------------------------------------------------
+
+    def workers(self) -> set[int]:
+        """The process ids of the workers, also of those that do not serve yet."""
+        return children(self.master)
+
+    def signal(self, number: int, pid: int | None = None) -> None:
+        """Send a signal to the master, or to the process ``pid`` if it is there."""
+        try:
+            os.kill(self.master if pid is None else pid, number)
+        except ProcessLookupError:
+            pass
+
+    def kill(self, pid: int) -> None:
+        """Kill a worker, and wait until it is gone."""
+        self.signal(signal.SIGKILL, pid)
+        until(lambda: state(pid) in ("Z", None), f"{pid} does not die")
+
+    def stop(self, pid: int) -> None:
+        self.signal(signal.SIGSTOP, pid)
+        until(lambda: state(pid) == "T", f"{pid} does not stop")
+
+    def resume(self, pid: int) -> None:
+        self.signal(signal.SIGCONT, pid)
+
+    def logged(self) -> str:
+        return self.log.read_text()
+
+    # Asking ----------------------------------------------------------------------------------------------------
+
+    def connection(self, *, timeout: float = 60.0) -> HTTPConnection:
+        return HTTPConnection(*self.address, timeout=timeout)
+
+    @contextmanager
+    def connected_to(self, pid: int) -> Iterator[HTTPConnection]:
+        """A kept-alive connection to the worker ``pid``, whom the kernel gives new ones only now and then."""
+        others: list[HTTPConnection] = []
+        deadline = monotonic() + PATIENCE
+        try:
+            while True:
+                assert monotonic() < deadline, f"the kernel gives {pid} no connection"
+                connection = self.connection()
+                others.append(connection)
+                if ask(connection, "GET", "/health")[1]["pid"] == pid:
+                    break
+            for other in others[:-1]:
+                other.close()
+            yield connection
+        finally:
+            for other in others:
+                other.close()
+
+    def request(
+        self, method: str, path: str, body: object = None, *, connection: HTTPConnection | None = None
+    ) -> tuple[int, Any]:
+        """Status and decoded body; on a connection of its own, unless one is given."""
+        own = connection is None
+        connection = connection or self.connection()
+        try:
+            return ask(connection, method, path, body)
+        finally:
+            if own:
+                connection.close()
+
+    def get(self, path: str) -> Any:
+        status, answer = self.request("GET", path)
+        assert status == 200, (status, answer)
+        return answer
+
+    def call(self, method: str, *params: object, connection: HTTPConnection | None = None) -> Any:
+        """The result of a JSON-RPC call at ``/api``."""
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        status, answer = self.request("POST", "/api", body, connection=connection)
+        assert status == 200, (status, answer)
+        assert "result" in answer, answer
+        return answer["result"]
+
+    def edit(self, edition: int, *, file: str = "where.py", extra: str = "") -> None:
+        """Write the dispatcher's file anew; ``extra`` stands at its end."""
+        write_edition(self.folder, edition, file=file, extra=extra)
+
+    def post_reload(
+        self, document: Mapping[str, object] = DOCUMENT, *, connection: HTTPConnection | None = None
+    ) -> tuple[int, Any]:
+        return self.request("POST", "/_reload", document, connection=connection)
+
+    def reload(
+        self, document: Mapping[str, object] = DOCUMENT, *, connection: HTTPConnection | None = None
+    ) -> dict[str, Any]:
+        """The report of a reload that must be committed."""
+        status, answer = self.post_reload(document, connection=connection)
+        assert status == 200, (status, answer)
+        assert answer["status"] == "committed", answer
+        return dict(answer)
+
+    def status(self, *, connection: HTTPConnection | None = None) -> dict[str, Any]:
+        code, answer = self.request("GET", "/_reload", connection=connection)
+        assert code == 200, (code, answer)
+        return dict(answer)
+
+    def members(self) -> dict[int, dict[str, Any]]:
+        """What the service tells of its workers, by process id."""
+        return {worker["pid"]: worker for worker in self.status()["workers"]}
+
+    def await_members(self, number: int | None = None) -> set[int]:
+        """Wait until ``number`` workers, all of gunicorn's, take part in reloads; return their process ids."""
+        number = self._workers if number is None else number
+
+        def complete() -> set[int] | None:
+            workers = self.workers()
+            return workers if len(workers) == number and set(self.members()) == workers else None
+
+        return until(complete, f"there are not {number} members: {self.members()}")
+
+    def everywhere(self, path: str = "/api", *, pids: set[int] | None = None) -> dict[int, dict[str, Any]]:
+        """What ``where`` answers in each worker, by process id."""
+        wanted = self.workers() if pids is None else pids
+        answers: dict[int, dict[str, Any]] = {}
+        held: list[HTTPConnection] = []
+        deadline = monotonic() + PATIENCE
+        try:
+            while set(answers) < wanted:
+                assert monotonic() < deadline, f"{wanted - set(answers)} answer nothing"
+                held.append(self.connection())
+                answer = self.call("where", connection=held[-1])
+                answers[answer["pid"]] = answer
+        finally:
+            for connection in held:
+                connection.close()
+        return answers
+
+
+def ask(connection: HTTPConnection, method: str, path: str, body: object = None) -> tuple[int, Any]:
+    headers = {"Content-Type": "application/json"}
+    if path.startswith("/_reload"):
+        headers["Authorization"] = f"Bearer {TOKEN}"
+    connection.request(method, path, None if body is None else json.dumps(body).encode(), headers)
+    response = connection.getresponse()
+    answer = response.read()
+    try:
+        return response.status, json.loads(answer)
+    except ValueError:
+        return response.status, answer.decode(errors="replace")
+
+
+def write_edition(folder: Path, edition: int, *, file: str = "where.py", extra: str = "") -> None:
+    """Write the dispatcher's file at once: no reader sees half of it."""
+    text = (APPS / "where.py").read_text().replace("EDITION = 0", f"EDITION = {edition}")
+    fresh = folder / f".{file}"
+    fresh.write_text(text + extra)
+    fresh.replace(folder / file)
+
+
+def service(folder: Path) -> Path:
+    """The service's files in a new folder."""
+    shutil.copytree(APPS, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+__all__ = ["DOCUMENT", "TOKEN", "Cluster", "HTTPException", "ask", "children", "service", "state", "until"]
