@@ -66,15 +66,18 @@ class Service:
     def reload(self, document: Mapping[str, object] = DOCUMENT) -> dict[str, Any]:
         """The report of ``POST /_reload``. Raise ``RuntimeError`` for any other answer than 200."""
         headers = {"Authorization": f"Bearer {self.server.token}", "Content-Type": "application/json"}
-        return self._post("/_reload", json.dumps(document).encode(), headers)
+        report: dict[str, Any] = self._post("/_reload", json.dumps(document).encode(), headers)
+        return report
 
     def served(self) -> int:
         """How many calls of ``echo`` the service remembers."""
-        call = {"jsonrpc": "2.0", "id": 1, "method": "count"}
-        answer = self._post("/api", json.dumps(call).encode(), {"Content-Type": "application/json"})
-        return int(answer["result"])
+        return int(self.call("count"))
 
-    def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> dict[str, Any]:
+    def call(self, name: str) -> float:
+        """What the dispatcher ``name`` answers."""
+        return float(self._post(f"/api/{name}", b"", {}))
+
+    def _post(self, path: str, body: bytes, headers: Mapping[str, str]) -> Any:
         connection = HTTPConnection(*self.address, timeout=60)
         try:
             connection.request("POST", path, body, {**headers, "Connection": "close"})
@@ -84,8 +87,7 @@ class Service:
             connection.close()
         if response.status != 200:
             raise RuntimeError(f"POST {path} was answered {response.status}: {answer.decode(errors='replace')}")
-        decoded: dict[str, Any] = json.loads(answer)
-        return decoded
+        return json.loads(answer)
 
 
 @contextmanager

@@ -111,6 +111,8 @@ class BoundedThread:
         self._jobs.put(None)
         with job.state:
             job.late = not job.done.wait(GRACE)
+        if not job.late:
+            thread.join(GRACE)  # it has nothing left to do: who asks now whether it hangs is told no
         return not job.late
 
     def _work(self) -> None:

@@ -103,14 +103,10 @@ class DispatchTable:
 
     __slots__ = ("_methods", "_paths")
 
-    def __init__(self, paths: Mapping[str, Mapping[str, Dispatcher]] | None = None) -> None:
-        self._paths: dict[str, dict[str, Dispatcher]] = {
-            path: dict(names) for path, names in (paths or {}).items() if names
-        }
-        self._methods = {
-            path: {name: dispatcher.method for name, dispatcher in names.items()}
-            for path, names in self._paths.items()
-        }
+    def __init__(self) -> None:
+        # The maps of names are shared with other tables as long as they are equal, so none is ever changed.
+        self._paths: dict[str, dict[str, Dispatcher]] = {}
+        self._methods: dict[str, dict[str, Method]] = {}
 
     def methods(self, path: str) -> Mapping[str, Method]:
         """What can be called at ``path``; empty for an unknown path."""
@@ -134,12 +130,6 @@ class DispatchTable:
         """The dispatchers at ``path``, each once."""
         return list(dict.fromkeys(self._paths.get(path, {}).values()))
 
-    def items(self) -> Iterator[tuple[tuple[str, str], Dispatcher]]:
-        """``((path, name), dispatcher)`` for every name."""
-        for path, names in self._paths.items():
-            for name, dispatcher in names.items():
-                yield (path, name), dispatcher
-
     def __iter__(self) -> Iterator[Dispatcher]:
         """Every dispatcher, each once."""
         for path in self._paths:
@@ -159,27 +149,47 @@ class DispatchTable:
 
         Raise :class:`NameTaken` if a name is taken, unless ``overwrite``: then whoever has it loses that name.
         """
-        paths = dict(self._paths)
+        table = DispatchTable()
+        table._paths = paths = self._paths.copy()
+        table._methods = methods = self._methods.copy()
         touched: set[str] = set()
 
-        def at(path: str) -> dict[str, Dispatcher]:
+        def at(path: str) -> tuple[dict[str, Dispatcher], dict[str, Method]]:
             if path not in touched:
-                paths[path] = dict(paths.get(path, {}))
                 touched.add(path)
-            return paths[path]
+                paths[path] = paths.get(path, {}).copy()
+                methods[path] = methods.get(path, {}).copy()
+            return paths[path], methods[path]
 
         for dispatcher in removed:
-            names = at(dispatcher.path)
+            served, called = at(dispatcher.path)
             for name in dispatcher.names:
-                if names.get(name) is dispatcher:
-                    del names[name]
+                if served.get(name) is dispatcher:
+                    del served[name], called[name]
         for dispatcher in added:
-            names = at(dispatcher.path)
+            served, called = at(dispatcher.path)
             for name in dispatcher.names:
-                if name in names and not overwrite:
+                if name in served and not overwrite:
                     raise NameTaken(Taken(dispatcher.path, name))
-                names[name] = dispatcher
-        return DispatchTable(paths)
+                served[name], called[name] = dispatcher, dispatcher.method
+        for path in touched:
+            if not paths[path]:
+                del paths[path], methods[path]
+        return table
+
+    def has_names_of(self, other: DispatchTable) -> bool:
+        """Whether the same names are served at the same paths, by whichever dispatchers."""
+        return self._paths.keys() == other._paths.keys() and all(
+            names.keys() == other._paths[path].keys() for path, names in self._paths.items()
+        )
+
+    def changes_to(self, after: DispatchTable) -> Iterator[tuple[str, str, Dispatcher | None, Dispatcher | None]]:
+        """``(path, name, before, after)`` for each name whose dispatcher differs, in the order of paths and names."""
+        for path in sorted(self._paths.keys() | after._paths.keys()):
+            old, new = self._paths.get(path, _NOBODY), after._paths.get(path, _NOBODY)
+            differing = [name for name, dispatcher in old.items() if new.get(name) is not dispatcher]
+            for name in sorted(differing + [name for name in new if name not in old]):
+                yield path, name, old.get(name), new.get(name)
 
     def __len__(self) -> int:
         return sum(len(names) for names in self._paths.values())
@@ -189,6 +199,7 @@ class DispatchTable:
 
 
 _NOTHING: Mapping[str, Method] = MappingProxyType({})
+_NOBODY: Mapping[str, Dispatcher] = MappingProxyType({})
 
 
 def normal_path(path: str) -> str:

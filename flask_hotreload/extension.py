@@ -50,6 +50,9 @@ class HotRPC:
         self._service: Service | None = None
         self._waiting: list[Callable[[], object]] = []  # registrations made before init_app
         self._token: str | None = None
+        joined = joining.get()
+        if joined is not None and isinstance(joined.service, HotRPC):
+            self._service = joined.service._served  # a handle, whether or not new code gives it an application
         if app is not None:
             self.init_app(app)
 
@@ -58,14 +61,15 @@ class HotRPC:
 
         Raise ``ValueError`` or ``TypeError`` for a setting at fault, ``RuntimeError`` if ``app`` has one already.
         """
-        if EXTENSION in app.extensions:
+        joined = joining.get()
+        if joined is not None and isinstance(joined.service, HotRPC):
+            self._service = joined.service._served
+            app.extensions.setdefault(EXTENSION, self)  # it may be the running application, which has its own
+        elif EXTENSION in app.extensions:
             raise RuntimeError(
                 "this application has a HotRPC already; make one for each application, and use that of "
                 "app.extensions['hotreload']"
             )
-        joined = joining.get()
-        if joined is not None and isinstance(joined.service, HotRPC):
-            self._service = joined.service._served
         else:
             config = Config.load(self._settings, app.config)
             self._service = Service(app, config, self)
@@ -74,7 +78,7 @@ class HotRPC:
             if config.http and not config.token and app.debug:
                 self._token = secrets.token_urlsafe()
                 announce_token(self._token, config.url_prefix)
-        app.extensions[EXTENSION] = self
+            app.extensions[EXTENSION] = self
         waiting, self._waiting = self._waiting, []
         for register in waiting:
             register()

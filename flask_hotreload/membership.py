@@ -6,24 +6,42 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flask_hotreload import boot
 from flask_hotreload.coordination.agent import Agent, member_of
 from flask_hotreload.coordination.conductor import Conductor
+from flask_hotreload.coordination.meeting_place import folder_for
+from flask_hotreload.coordination.signing import Signer, key_beside
+from flask_hotreload.coordination.sqlite import SQLiteStore
 from flask_hotreload.coordination.worker import Worker
 from flask_hotreload.errors import StoreUnavailable
 from flask_hotreload.portable import portable
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIApplication, WSGIEnvironment
+    from flask import Flask
 
+    from flask_hotreload.config import Config
     from flask_hotreload.coordination.records import Member
     from flask_hotreload.coordination.store import Store
-    from flask_hotreload.service import Service
-
+    from flask_hotreload.reloader import Reloader
 _log = logging.getLogger("flask_hotreload")
 _SQLITE = "sqlite:///"
+
+
+class Serves(Protocol):
+    """What a membership needs of the service that it is for."""
+
+    @property
+    def app(self) -> Flask: ...
+    @property
+    def config(self) -> Config: ...
+    @property
+    def reloader(self) -> Reloader: ...
+    @property
+    def release(self) -> str: ...
+    def script(self, path: str | None) -> str: ...
 
 
 class Membership:
@@ -33,7 +51,7 @@ class Membership:
     same master, in a store of the master's own. ``"sqlite:///path"``: with whoever names the same file.
     """
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Serves) -> None:
         self._service = service
         self._agent: Agent | None = None
         #: Whether a process that serves this application takes part, or will before it serves.
@@ -42,10 +60,7 @@ class Membership:
     def arrange(self) -> None:
         """Have the worker join before its first request."""
         coordinator = self._service.config.coordinator
-        if (
-            coordinator == "local"
-            or __import__("importlib.util").util.find_spec("flask_hotreload.coordination.sqlite") is None
-        ):
+        if coordinator == "local":
             return
         self.expected = boot.before_serving(self._join, afterwards=self._leave)
         if not self.expected and coordinator.startswith(_SQLITE):
@@ -85,7 +100,7 @@ class Membership:
             _log.error("this worker cannot reach its store and serves the code on disk: %s", error)
             service.reloader.conductor = _Unavailable(str(error))
             return
-        member = member_of(release, service.reloader.current.number)
+        member = member_of(store.member_id, release, service.reloader.current.number)
         deployment = service.config.deployment or service.app.import_name
         worker = Worker(service.reloader, store, signer, deployment=deployment, release=release)
         conductor = Conductor(
@@ -114,20 +129,15 @@ class Membership:
         if self._agent is not None:
             self._agent.stop()
 
-    def _open(self, place: boot.Place | None) -> tuple[Store, Any]:
-        from flask_hotreload.coordination.meeting_place import folder_for
-        from flask_hotreload.coordination.signing import Signer, key_beside
-        from flask_hotreload.coordination.sqlite import SQLiteStore
-
+    def _open(self, place: boot.Place | None) -> tuple[Store, Signer]:
         config = self._service.config
         if config.coordinator.startswith(_SQLITE):
             path = Path(config.coordinator.removeprefix("sqlite://"))
         else:
             assert place is not None
             path = folder_for(self._service.app.import_name, place.master_pid) / "store.sqlite"
-        member = member_of("", 0).id
         key = config.signing_key.encode() if config.signing_key is not None else key_beside(path)
-        return SQLiteStore(path, member), Signer(key)
+        return SQLiteStore(path), Signer(key)
 
     def _release(self, store: Store, place: boot.Place | None) -> str:
         """The release that this worker's code belongs to, made known to the store if it is new."""

@@ -108,10 +108,6 @@ def answers_post(rule: Rule) -> bool:
     return rule.methods is None or "POST" in rule.methods
 
 
-def same_rules(one: DispatchTable, other: DispatchTable) -> bool:
-    return set(one.rules()) == set(other.rules())
-
-
 class TakenUrls:
     """The URLs at which an application answers POST, kept up to date while it is set up."""
 

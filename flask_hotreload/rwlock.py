@@ -405,7 +405,8 @@ class Loan:
 
     def regain(self) -> bool:
         """Take the slots back, unless the gate is closed. Return whether they are inside now."""
-        if any(slot.unreleased for slot in self._slots) and self._lock._enter(self._slots) is not None:
+        wanted = {slot: root for slot, root in self._slots.items() if slot.unreleased}
+        if wanted and self._lock._enter(wanted) is not None:
             return False
         self._returned()
         return True

@@ -28,7 +28,7 @@ from flask_hotreload.jsonrpc import Method
 from flask_hotreload.membership import Membership
 from flask_hotreload.middleware import HotReloadMiddleware
 from flask_hotreload.reloader import Reloader
-from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, same_rules, url_of
+from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, url_of
 from flask_hotreload.serial import serialized
 from flask_hotreload.sources import Roots
 from flask_hotreload.staging import Joining, Stager, aliases_of
@@ -164,10 +164,12 @@ class Service:
         return self.script_path if path is None else os.path.join(self.app.root_path, path)
 
     def stager(self, table: DispatchTable, loader: ModuleLoader, joined: Joining) -> Stager:
+        # Flask refuses to be set up once it serves; nor may new code set up the live application before that.
+        self.app._got_first_request = True
         return Stager(table, loader, self, joined, script_path=self.script, live=_live_callable)
 
     def routes(self, table: DispatchTable, current: Generation, undo: Callable[[Callable[[], object]], None]) -> Map:
-        if same_rules(table, current.table):
+        if table.has_names_of(current.table):
             return self.app.url_map
         try:
             routes = rebuilt(self.app.url_map, self._pinned_routes, table)

@@ -299,13 +299,10 @@ def aliases_of(function: object) -> tuple[str, ...]:
 
 def _changes(before: DispatchTable, after: DispatchTable) -> tuple[Change, ...]:
     """What became of each name, in the order of paths and names."""
-    old, new = dict(before.items()), dict(after.items())
-    found = []
-    for path, name in sorted(old.keys() | new.keys()):
-        was, now = old.get((path, name)), new.get((path, name))
-        if was is not now:
-            found.append(Change(path, name, "added" if was is None else "removed" if now is None else "replaced"))
-    return tuple(found)
+    return tuple(
+        Change(path, name, "added" if was is None else "removed" if now is None else "replaced")
+        for path, name, was, now in before.changes_to(after)
+    )
 
 
 def _module_of(target: object) -> ModuleType | None:

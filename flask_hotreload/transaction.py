@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
+import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
@@ -29,7 +30,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 from flask_hotreload.bounded import BoundedThread, Overrun
 from flask_hotreload.deadline import Deadline
-from flask_hotreload.errors import ApplyError, DrainTimeout, LoadError
+from flask_hotreload.errors import ApplyError, CheckFailed, DrainTimeout, LoadError
 from flask_hotreload.generation import Afterlife, Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.loader import Exchange, ModuleLoader
@@ -166,7 +167,7 @@ class Transaction:
         checks = [check for check in self.document.checks if not check.applied]
         if checks:
             with self._timed("check_ms"):
-                self._bounded(lambda: self._verify(checks), Deadline(self._limits.prepare_timeout), "a check")
+                self._verify(checks, Deadline(self._limits.prepare_timeout))
 
     def drain(self) -> None:
         """Raise :class:`DrainTimeout` if requests are inside at the time-out and the document says ``abort``."""
@@ -202,7 +203,7 @@ class Transaction:
             for bound in staged.callbacks:
                 self._guarded(bound.callback, self._calling(bound), budget, _name_of(bound.callback))
             if checks:
-                self._bounded(lambda: self._verify(checks), budget, "a check")
+                self._verify(checks, budget)
 
     def release(self) -> tuple[Generation, Exchange]:
         """Make the new modules and routes the live ones. Nothing here can fail: whatever could was done before."""
@@ -288,25 +289,26 @@ class Transaction:
             self._namespaces = host.namespaces()  # found here, where nobody is held
         return staged, generation
 
-    def _verify(self, checks: list[Check]) -> None:
-        for check in checks:
-            self._host.verify(check)
-
     def _calling(self, bound: BoundCallback) -> Callable[[], object]:
         return lambda: bound.callback(self._host.server, bound.module, bound.dispatcher)
 
-    def _bounded(self, function: Callable[[], Result], budget: Deadline, what: str) -> Result:
-        """Run ``function`` in the staged world, as a reader of the staged generation."""
+    def _verify(self, checks: list[Check], budget: Deadline) -> None:
+        for check in checks:
+            try:
+                self._bounded(functools.partial(self._host.verify, check), budget)
+            except Overrun as overrun:
+                where = _shown(*self._place(overrun))
+                raise CheckFailed(f"{where}check of {check} {_overran(overrun)}") from None
+
+    def _bounded(self, function: Callable[[], Result], budget: Deadline) -> Result:
+        """Run ``function`` in the staged world, as a reader of the staged generation. Raise :class:`Overrun`."""
 
         def in_world() -> Result:
             assert self._loader is not None
             with self._loader.world.staging(), self._lock.passing(self.next), self._host.context():
                 return function()
 
-        try:
-            return self._thread.run(in_world, seconds=budget.remaining() or 0.0)
-        except Overrun as overrun:
-            raise ApplyError(f"{what} {_overran(overrun)}") from None
+        return self._thread.run(in_world, seconds=budget.remaining() or 0.0)
 
     # Applying --------------------------------------------------------------------------------------------------
 
@@ -328,7 +330,10 @@ class Transaction:
             return None
 
         try:
-            error = self._bounded(outcome, budget, what)
+            error = self._bounded(outcome, budget)
+        except Overrun as overrun:
+            file, line = self._place(overrun, foreign)
+            raise ApplyError(f"{_shown(file, line)}{what} {_overran(overrun)}", file=file, line=line) from None
         finally:
             guard.settle()
         if error is not None:
@@ -362,6 +367,16 @@ class Transaction:
             guard.restore_late(staged)
         self._loader.abort()
 
+    def _place(self, overrun: Overrun, foreign: Callable[..., Any] | None = None) -> tuple[str | None, int | None]:
+        """Where overrun code was when its time was up: its innermost line in the project, or in ``foreign``'s file."""
+        roots = self.snapshot.roots
+        code = getattr(inspect.unwrap(foreign), "__code__", None) if foreign is not None else None
+        own = getattr(code, "co_filename", None)
+        for file, line in overrun.stack:
+            if file == own or (os.path.isabs(file) and roots.contains(roots.real_path(file))):
+                return file, line
+        return own, None
+
     def _hanging(self, overrun: Overrun) -> LoadError:
         """Where the import was when its time was up: its innermost line in the new code."""
         files = {source.path for source in self.snapshot.sources.values()}
@@ -372,6 +387,8 @@ class Transaction:
 
     def _not_taken(self) -> list[str]:
         assert self.staged is not None
+        if not self._joined.registrations:
+            return []
         served = {id(dispatcher.function) for dispatcher in self.staged.table}
         instances = {id(dispatcher.group.instance) for dispatcher in self.staged.table if dispatcher.group}
         return [
@@ -392,6 +409,11 @@ class Transaction:
 
 def _straggler(reader: Reader) -> Straggler:
     return Straggler(reader.method, reader.path, round(reader.age_ms, 3))
+
+
+def _shown(file: str | None, line: int | None) -> str:
+    """The beginning of a message."""
+    return "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
 
 
 def _overran(overrun: Overrun) -> str:

@@ -6,16 +6,15 @@ import json
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection
 from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any, TypeVar
+
+from servers import Server, serve
 
 APPS = Path(__file__).parent / "apps" / "cluster"
 TOKEN = "0123456789abcdef-cluster"
@@ -52,91 +51,32 @@ def state(pid: int) -> str | None:
         return None
 
 
+@contextmanager
+def cluster(
+    folder: Path, *, app: str = "app:app", workers: int = 4, env: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Cluster]:
+    """The service in ``folder`` on ``workers`` workers. ``options``: further ones of ``serve``."""
+    temporary = folder.parent / "temporary"  # where the workers meet
+    temporary.mkdir(exist_ok=True)
+    env = {"HOTRELOAD_TOKEN": TOKEN, "TMPDIR": str(temporary), "XDG_RUNTIME_DIR": "", **(env or {})}
+    with serve("gunicorn", app=app, cwd=folder, workers=workers, env=env, ready="/health", **options) as server:
+        running = Cluster(server, folder, workers)
+        try:
+            yield running
+        finally:
+            for worker in running.workers():
+                running.resume(worker)  # a stopped one would not end
+
+
 class Cluster:
-    """gunicorn with ``workers`` workers that serve ``application`` in ``folder``. Leaving the context ends it.
+    """What :func:`cluster` has started. ``master`` and workers are process ids."""
 
-    ``options``: further ones for gunicorn's command line. ``environment``: further variables.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        application: str = "app:app",
-        workers: int = 4,
-        worker_class: str = "gthread",
-        threads: int = 8,
-        options: Sequence[str] = (),
-        environment: Mapping[str, str] | None = None,
-        gunicorn: Path | None = None,
-    ) -> None:
+    def __init__(self, server: Server, folder: Path, workers: int) -> None:
         self.folder = folder
-        self.log = folder.parent / f"{folder.name}.log"
-        self._application = application
+        self.address = (server.host, server.port)
+        self.master = server.pid
+        self.logged = server.log
         self._workers = workers
-        self._options = [
-            "--workers",
-            str(workers),
-            "--worker-class",
-            worker_class,
-            "--threads",
-            str(threads),
-            *options,
-        ]
-        self._environment = dict(environment or {})
-        self._gunicorn = gunicorn
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.address: tuple[str, int] = self._listener.getsockname()[:2]
-
-    def __enter__(self) -> Cluster:
-        with self._listener:
-            self._process = self._spawn(self._listener.fileno())
-        self.master = self._process.pid
-        try:
-            self.get("/health")
-        except BaseException as error:
-            self._end()
-            raise AssertionError(f"the service did not start:\n{self.log.read_text()}") from error
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *exception: object) -> None:
-        self._end()
-        if kind is not None:
-            print(self.log.read_text()[-20_000:])
-
-    def _spawn(self, listener: int) -> subprocess.Popen[bytes]:
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("HOTRELOAD_", "GUNICORN_", "FLASK_"))}
-        path = os.pathsep.join(
-            [*([str(self._gunicorn)] if self._gunicorn else []), str(Path(__file__).parent.parent)]
-        )
-        command = [sys.executable, "-B", "-m", "gunicorn", "--bind", f"fd://{listener}", *self._options]
-        if self._gunicorn is None:
-            command.append("--no-control-socket")  # two gunicorns of one user would share its path
-        with self.log.open("ab") as log:
-            return subprocess.Popen(
-                [*command, self._application],
-                cwd=self.folder,
-                env={**inherited, "PYTHONPATH": path, "HOTRELOAD_TOKEN": TOKEN, **self._environment},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=[listener],
-                start_new_session=True,
-            )
-
-    def _end(self) -> None:
-        for worker in self.workers():
-            self.signal(signal.SIGCONT, worker)
-        self._process.terminate()
-        try:
-            self._process.wait(15)
-        except subprocess.TimeoutExpired:
-            pass
-        try:
-            os.killpg(self._process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass  # nobody of the group is left
-        self._process.wait()
 
     # Processes -------------------------------------------------------------------------------------------------
 
@@ -163,8 +103,10 @@ class Cluster:
     def resume(self, pid: int) -> None:
         self.signal(signal.SIGCONT, pid)
 
-    def logged(self) -> str:
-        return self.log.read_text()
+    def store(self) -> Path:
+        """The folder in which the workers meet."""
+        (folder,) = (self.folder.parent / "temporary").glob("flask-hotreload-*")
+        return folder
 
     # Asking ----------------------------------------------------------------------------------------------------
 
@@ -295,6 +237,3 @@ def service(folder: Path) -> Path:
     """The service's files in a new folder."""
     shutil.copytree(APPS, folder, ignore=shutil.ignore_patterns("__pycache__"))
     return folder
-
-
-__all__ = ["DOCUMENT", "TOKEN", "Cluster", "HTTPException", "ask", "children", "service", "state", "until"]

@@ -44,17 +44,8 @@ class Site:
     def __init__(self, folder):
         self.folder = folder
         self.name = f"service_{next(_numbers)}"
-        self.module = None
-        self.body = ""
         self.settings = {}
-
-    @property
-    def app(self):
-        return self.module.app
-
-    @property
-    def rpc(self):
-        return self.module.rpc
+        self.module = self.app = self.rpc = None
 
     def write(self, path, text):
         """Write a file, its indentation taken off; return its absolute path."""
@@ -72,8 +63,12 @@ class Site:
         """Write the service's file, import it, and return this."""
         self.settings = settings
         self.rewrite(body)
-        self.module = self.load(self.name)
+        self.adopt(self.load(self.name))
         return self
+
+    def adopt(self, module):
+        """Take the application and the extension of a module for the ones that are served."""
+        self.module, self.app, self.rpc = module, module.app, module.rpc
 
     def load(self, name):
         importlib.invalidate_caches()
@@ -127,7 +122,7 @@ def site(tmp_path, nothing_is_left):
     yield site
     sys.dont_write_bytecode = dont
     sys.path.remove(str(tmp_path))
-    site.module = None
+    site.module = site.app = site.rpc = None
     for name in interpreter.live.keys() - before.keys():
         del interpreter.live[name]
     linecache.clearcache()

@@ -141,14 +141,31 @@ def test_an_extension_without_an_application_is_a_handle_too(site, late):
         return app
     """
     site.write("factory.py", factory)
-    site.module = site.load("factory")
-    app = site.module.create_app()
-    site.module.app = app
+    module = site.load("factory")
+    module.app = module.create_app()
+    site.adopt(module)
     if late:
         assert site.call("who") == [1, 0]
     site.write("factory.py", factory.replace("[1,", "[2,"))
     site.rpc.reload([{"dispatcher": "who", "scriptPath": site.module.__file__, "path": "/api"}])
     assert site.call("who") == [2, 1]
+
+
+def test_an_extension_that_new_code_makes_for_the_running_application_is_a_handle(site):
+    site.write("base.py", "from flask import Flask\napp = Flask(__name__)")
+    api = """
+    from base import app
+    from flask_hotreload import HotRPC
+    rpc = HotRPC(app)
+    @rpc.dispatcher("/api")
+    def who() -> list: return [1, rpc.generation]
+    """
+    site.write("api.py", api)
+    site.adopt(site.load("api"))
+    site.write("api.py", api.replace("[1,", "[2,"))
+    site.reload(entry("api.py"))
+    assert site.call("who") == [2, 1]
+    assert site.app.extensions["hotreload"] is site.rpc
 
 
 MAIN = """

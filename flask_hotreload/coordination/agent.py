@@ -71,6 +71,7 @@ class Agent:
         self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
         self._joined = False
         self._stopping = False
+        self._failed = False
         self._store_error: str | None = None
         self._thread: threading.Thread | None = None
 
@@ -147,6 +148,7 @@ class Agent:
                     continue
             except StoreUnavailable as error:
                 self._away(error)
+                self._failed = True  # the participant is told that its action may not have happened
             except Exception:  # noqa: BLE001  # the thread must live: what happened is in the log
                 _log.exception("the agent of worker %s failed; it goes on", self._member.id)
             self._wait()
@@ -157,10 +159,10 @@ class Agent:
 
     def _step(self) -> bool:
         """Do one thing; return whether there is nothing more to do before something changes."""
-        asked_about = self._participant.transaction
-        view = self._view(asked_about)
+        view = None if self._failed else self._view(self._participant.transaction)
+        self._failed = False
         now = self._store.now()
-        action = self._participant.observe(view, now, coordinator_is_dead=self._coordinator_is_dead())
+        action = self._participant.observe(view, now, coordinator_is_dead=self._coordinator_is_dead(view))
         if not isinstance(action, Wait):
             self._carry_out(action, view)
             return False
@@ -188,9 +190,9 @@ class Agent:
         if self._participant.record is None:
             self._conductor.give_up(error)
 
-    def _coordinator_is_dead(self) -> bool:
-        record = self._participant.record
-        if record is None or record.coordinator == self._member.id:
+    def _coordinator_is_dead(self, view: View | None) -> bool:
+        record = view.active if view is not None else None
+        if record is None or record.phase.decided or record.coordinator == self._member.id:
             return False
         try:
             return bool(self._store.dead([record.coordinator]))
@@ -203,10 +205,6 @@ class Agent:
         if self._store.join(member):
             self._joined = True
             return True
-        active = view.active
-        if active is not None and not active.phase.decided and now >= active.deadline:
-            self._store.abort(active.id, "nobody ended it in time")
-            return False
         return self._store.view(self._member.release).head == self._worker.generation
 
     def _told(self) -> Member:
@@ -286,7 +284,6 @@ class Agent:
             self._store.ring(record.participants if record is not None else ())
 
 
-def member_of(release: str, generation: int) -> Member:
+def member_of(identity: str, release: str, generation: int) -> Member:
     """This process as a member."""
-    host = socket.gethostname()
-    return Member(id=f"{host}:{os.getpid()}", host=host, pid=os.getpid(), release=release, generation=generation)
+    return Member(identity, socket.gethostname(), os.getpid(), release, generation)

@@ -66,6 +66,9 @@ class Asking:
     record: TransactionRecord | None = None
     obsolete: tuple[int, ...] = ()
     sealed: bytes = b""
+    digests: tuple[str, ...] = ()
+    silent: set[str] = field(default_factory=set)
+    members: dict[str, Member] = field(default_factory=dict)
     votes: dict[tuple[Ballot, str], Vote] = field(default_factory=dict)
     outcome: ReloadReport | ReloadError | None = None
     done: threading.Event = field(default_factory=threading.Event)
@@ -139,20 +142,23 @@ class Conductor:
 
     def _begin(self, asking: Asking, view: View, now: float) -> bool:
         """Take the turn of all workers, or wait for it."""
-        generation = self._worker.generation
+        release, generation = self._member.release, view.newest + 1
+        of_release = [member.id for member in view.members if member.release == release]
+        dead = self._store.dead(of_release)
         record = TransactionRecord(
             id=asking.document.id,
-            release=self._member.release,
+            release=release,
             coordinator=self._member.id,
-            participants=tuple(member.id for member in view.members if member.release == self._member.release),
-            base=generation,
-            generation=generation + 1,
+            participants=tuple(member for member in of_release if member not in dead),
+            base=self._worker.generation,
+            generation=generation,
             phase=Phase.STAGING,
             deadline=now + self._timeouts.prepare_timeout + MARGIN,
-            payload=seal(self._payload(asking, generation + 1, asking.written), self._signer),
+            payload=seal(self._payload(asking, generation, asking.written), self._signer),
         )
         if self._store.begin(record):
             asking.record = record
+            asking.members = {member.id: member for member in view.members}
             asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
             at_step("coordinator.staging")
             return False
@@ -160,10 +166,7 @@ class Conductor:
             self._asking = None
             asking.finish(ReloadBusy("another worker's reload has not ended; try again"))
             return False
-        active = view.active
-        if active is not None and not active.phase.decided and now >= active.deadline:
-            self._store.abort(active.id, "nobody ended it in time")
-        return True
+        return True  # the participant stands by, and ends it if its coordinator does not
 
     def _payload(self, asking: Asking, generation: int, document: dict[str, Any], **more: Any) -> Payload:
         return Payload(
@@ -190,11 +193,12 @@ class Conductor:
                 self._close(asking, record)
         elif isinstance(action, Commit):
             at_step("coordinator.before-commit")
-            journal = JournalRecord(record.release, record.generation, record.id, asking.sealed)
+            journal = JournalRecord(record.release, record.generation, record.id, asking.sealed, asking.digests)
             if self._store.commit(journal, obsolete=asking.obsolete):
                 at_step("coordinator.committed")
                 self._store.ring(record.participants)
         elif isinstance(action, TryAbort):
+            asking.silent.update(action.silent)
             if self._store.abort(action.transaction, action.reason):
                 self._store.ring(record.participants)
         elif isinstance(action, Finish):
@@ -210,6 +214,7 @@ class Conductor:
         asking.obsolete = tuple({each.generation for each in live} - {each.generation for each in kept})
         sources, blobs = self._worker.sources_read()
         self._store.put_blobs(blobs)
+        asking.digests = tuple(blobs)
         payload = self._payload(asking, record.generation, document, sources=sources, keys=keys, live=tuple(kept))
         asking.sealed = seal(payload, self._signer)
         deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
@@ -241,7 +246,8 @@ class Conductor:
             started_at=asking.started_at,
         )
         parts = {key: _part(vote) for key, vote in asking.votes.items()}
-        report = merged(base, record.participants, parts, dead=dead, silent=action.silent)
+        members = [asking.members[member] for member in record.participants]
+        report = merged(base, members, parts, dead=dead, silent=asking.silent | set(action.silent))
         refused = [key for key, vote in asking.votes.items() if not vote.ok and key[0] is not Ballot.SETTLED]
         dry = asking.document.dry_run and view.active is not None and view.active.reason == DRY_RUN
         reason = (view.active.reason if view.active is not None else None) or "it was aborted"

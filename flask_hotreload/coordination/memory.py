@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import monotonic
 
@@ -11,12 +14,15 @@ from msgspec.structs import replace
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
 
 FIRST_RELEASE = "0"
+#: So many decisions are remembered after their records have become obsolete.
+DECISIONS = 1000
 
 
 class MemoryStore:
-    """``clock`` may be replaced, and ``dead`` members are named by :meth:`bury`."""
+    """Any number of members may share it. ``clock`` may be replaced; :meth:`bury` tells that a member is dead."""
 
-    def __init__(self, *, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, member_id: str = "", *, clock: Callable[[], float] = monotonic) -> None:
+        self.member_id = member_id or f"{socket.gethostname()}:{os.getpid()}"
         self._clock = clock
         self._changed = threading.Condition()  # protects everything below
         self._release = FIRST_RELEASE
@@ -26,7 +32,9 @@ class MemoryStore:
         self._members: dict[str, Member] = {}
         self._dead: set[str] = set()
         self._journal: list[JournalRecord] = []
+        self._obsolete: deque[str] = deque(maxlen=DECISIONS)  # committed transactions
         self._blobs: dict[str, bytes] = {}
+        self._rung = False
 
     def now(self) -> float:
         return self._clock()
@@ -36,6 +44,7 @@ class MemoryStore:
             return View(
                 release=self._release,
                 head=self._heads.get(release, 0),
+                newest=max(self._heads.values()),
                 active=self._active,
                 votes=tuple(self._votes.values()),
                 members=tuple(self._members.values()),
@@ -47,8 +56,10 @@ class MemoryStore:
             return None
         if self._active is not None and self._active.id == transaction:
             return self._active.phase
-        committed = any(record.transaction == transaction for record in self._journal)
-        return Phase.COMMITTED if committed else Phase.ABORTED
+        return Phase.COMMITTED if self._is_committed(transaction) else Phase.ABORTED
+
+    def _is_committed(self, transaction: str) -> bool:
+        return transaction in self._obsolete or any(record.transaction == transaction for record in self._journal)
 
     # Members ---------------------------------------------------------------------------------------------------
 
@@ -76,8 +87,6 @@ class MemoryStore:
         """``member`` has died."""
         with self._changed:
             self._dead.add(member)
-            self._members.pop(member, None)
-            self._changed.notify_all()
 
     def dead(self, members: Iterable[str]) -> set[str]:
         with self._changed:
@@ -88,10 +97,22 @@ class MemoryStore:
     def _undecided(self) -> TransactionRecord | None:
         return None if self._active is None or self._active.phase.decided else self._active
 
+    def _is_known(self, transaction: str) -> bool:
+        return self._is_committed(transaction) or (self._active is not None and self._active.id == transaction)
+
     def begin(self, record: TransactionRecord) -> bool:
         with self._changed:
             if self._undecided() is not None or self._heads.get(record.release) != record.base:
                 return False
+            if record.generation <= max(self._heads.values()) or self._is_known(record.id):
+                return False
+            members = {member.id for member in self._members.values() if member.release == record.release}
+            if not members.issuperset(record.participants) or not self._dead.issuperset(
+                members.difference(record.participants)
+            ):
+                return False
+            used = {digest for each in self._journal for digest in each.digests}
+            self._blobs = {digest: data for digest, data in self._blobs.items() if digest in used}
             self._active = record
             self._votes.clear()
             return True
@@ -116,13 +137,16 @@ class MemoryStore:
             self._votes[vote.ballot, vote.member] = vote
             return True
 
-    def commit(self, record: JournalRecord) -> bool:
+    def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
+        superseded = {(record.release, generation) for generation in obsolete}
         with self._changed:
             active = self._active
             if active is None or active.id != record.transaction or active.phase is not Phase.APPLY:
                 return False
             self._active = replace(active, phase=Phase.COMMITTED)
-            self._journal.append(record)
+            gone = [each for each in self._journal if (each.release, each.generation) in superseded]
+            self._obsolete.extend(each.transaction for each in gone)
+            self._journal = [*(each for each in self._journal if each not in gone), record]
             self._heads[record.release] = record.generation
             return True
 
@@ -160,11 +184,15 @@ class MemoryStore:
 
     def ring(self, members: Iterable[str]) -> None:
         with self._changed:
+            self._rung = True
             self._changed.notify_all()
 
     def wait(self, seconds: float | None) -> None:
         with self._changed:
-            self._changed.wait(seconds)
+            self._changed.wait_for(lambda: self._rung, seconds)
+            self._rung = False
 
     def close(self) -> None:
-        """Nothing is held."""
+        """The member is dead from now on."""
+        self.bury(self.member_id)
+        self.ring([self.member_id])

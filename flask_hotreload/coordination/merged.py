@@ -12,6 +12,7 @@ from flask_hotreload.coordination.records import Ballot
 from flask_hotreload.report import Drain, ErrorReport, ReloadReport, Timings, WorkerReport, describe_error
 
 if TYPE_CHECKING:
+    from flask_hotreload.coordination.records import Member
     from flask_hotreload.coordination.worker import Part
 
 Key = tuple[Ballot, str]
@@ -19,15 +20,15 @@ Key = tuple[Ballot, str]
 
 def merged(
     base: ReloadReport,
-    participants: Sequence[str],
+    members: Sequence[Member],
     parts: Mapping[Key, Part],
     *,
     dead: set[str],
-    silent: Iterable[str],
+    silent: set[str],
 ) -> ReloadReport:
     """``base`` with what each participant tells, the longest times of all, and the sum of their requests."""
-    latest = {member: _latest(parts, member) for member in participants}
-    reports = [part.report for part in latest.values() if part is not None and part.report is not None]
+    latest = [(member, _latest(parts, member.id)) for member in members]
+    reports = [part.report for _, part in latest if part is not None and part.report is not None]
     told = next((report for report in reports if report.changes or report.modules), None)
     return replace(
         base,
@@ -42,8 +43,8 @@ def merged(
         modules=told.modules if told is not None else (),
         warnings=tuple(dict.fromkeys(warning for report in reports for warning in report.warnings)),
         workers=tuple(
-            _worker(member, part, _refusal(parts, member), died=member in dead, silent=member in silent)
-            for member, part in latest.items()
+            _worker(member, part, _refusal(parts, member.id), died=member.id in dead, silent=member.id in silent)
+            for member, part in latest
         ),
     )
 
@@ -64,14 +65,15 @@ def _refusal(parts: Mapping[Key, Part], member: str) -> ErrorReport | None:
     return None
 
 
-def _worker(member: str, part: Part | None, refusal: ErrorReport | None, *, died: bool, silent: bool) -> WorkerReport:
-    host, _, pid = member.rpartition(":")
+def _worker(
+    member: Member, part: Part | None, refusal: ErrorReport | None, *, died: bool, silent: bool
+) -> WorkerReport:
     report = part.report if part is not None else None
-    error = "died" if died else "silent" if silent or part is None else refusal.message if refusal else None
+    error = "died" if died else "silent" if silent else refusal.message if refusal else None
     return WorkerReport(
-        id=member,
-        host=host,
-        pid=int(pid),
+        id=f"{member.host}:{member.pid}",
+        host=member.host,
+        pid=member.pid,
         ok=error is None,
         pause_ms=report.timings.pause_ms if report is not None else 0,
         error=error,
@@ -104,11 +106,19 @@ def error_of(
 
 
 def _raised(told: ErrorReport) -> errors.ReloadError:
-    kind = getattr(errors, told.type, errors.ReloadError)
-    if kind in (errors.LoadError, errors.ApplyError):
-        return kind(told.message, file=told.file, line=told.line)  # type: ignore[no-any-return]  # one of the two
-    if kind is errors.DrainTimeout:
+    """The error that a worker met, made anew from what it tells."""
+    if told.type == "LoadError":
+        return errors.LoadError(told.message, file=told.file, line=told.line)
+    if told.type == "ApplyError":
+        return errors.ApplyError(told.message, file=told.file, line=told.line)
+    if told.type == "DrainTimeout":
         return errors.DrainTimeout(told.message, seconds=0.0)
-    if kind is errors.WorkerFailed:
+    if told.type == "WorkerFailed":
         return errors.WorkerFailed(told.message, worker=told.worker or "?", reason=told.message)
-    return kind(told.message)  # type: ignore[no-any-return]  # every other kind takes a message
+    return _PLAIN.get(told.type, errors.ReloadError)(told.message)
+
+
+_PLAIN: dict[str, type[errors.ReloadError]] = {
+    kind.__name__: kind
+    for kind in (errors.ReloadInvalid, errors.CheckFailed, errors.ReloadBusy, errors.StoreUnavailable)
+}

@@ -2,24 +2,29 @@
 
 Two roles. A :class:`Participant` is a worker's side of one transaction after another; a :class:`Coordinator` is the
 asker's side of one. Both are shown a view of the store and answer with one action. Whoever runs them carries the
-action out, tells a participant how it went, and shows them the next view.
+action out, tells a participant how it went, and shows them the next view. If the store fails while an action is
+carried out, a participant is shown ``None`` next; what has happened, the view after that tells.
 
 What is guaranteed, for every interleaving, loss of wake-ups, pause and death of any process:
 
 1. A transaction is decided once: the decision is one compare-and-set in the store.
-2. It is committed only if every participant that has not died has voted ``APPLIED``, that is, holds its lock closed.
-   So once one worker serves the new generation, no other one admits a request to the old one.
+2. It is committed only if every participant that has neither died nor left has voted ``APPLIED``, that is, holds its
+   lock closed; and whoever serves is a participant, since nobody joins while a transaction is undecided. So once one
+   worker serves the new generation, no other one admits a request to the old one.
 3. A participant that has voted ``APPLIED`` follows the decision and never its own clock. When the deadline passes it
    *tries to abort* by the same compare-and-set, and does what the store says then.
 4. Before that vote it may abort alone, since without its vote nothing can be committed.
-5. A lock is closed no longer than the phase's deadline and the time to read the decision; if the store cannot be
-   read, no longer than ``in_doubt`` seconds more. Then, and only then, the old generation is served without knowing.
+5. A lock is closed no longer than until the phase's deadline, plus the time to read the decision; if the store cannot
+   be read or written, no longer than ``in_doubt`` seconds more. Then, and only then, the old generation is served
+   without knowing.
+6. A transaction ends, whoever dies: anybody who sees it past its deadline, or its coordinator dead, aborts it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from math import inf
 
 from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, View
 
@@ -74,10 +79,11 @@ class CatchUp:
 
 @dataclass(frozen=True)
 class TryAbort:
-    """Ask the store to abort; the next view tells what was decided."""
+    """Ask the store to abort; the next view tells what was decided. ``silent``: whose votes are missing."""
 
     transaction: str
     reason: str
+    silent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,27 @@ ParticipantAction = Wait | Prepare | Apply | Release | Restore | CatchUp | TryAb
 CoordinatorAction = Wait | Advance | Commit | TryAbort | Finish
 
 
+# Anybody -----------------------------------------------------------------------------------------------------------
+
+
+def overdue(record: TransactionRecord, now: float, *, coordinator_is_dead: bool) -> str | None:
+    """Why an undecided transaction will not be ended by its coordinator, as far as can be told."""
+    if coordinator_is_dead:
+        return f"the coordinating worker {record.coordinator} has died"
+    if now >= record.deadline:
+        return f"phase {record.phase.value} did not end in time"
+    return None
+
+
+def stand_by(view: View, now: float, *, coordinator_is_dead: bool = False) -> Wait | TryAbort:
+    """What somebody does who has no part in the active transaction, but waits for its end: to join, or for a turn."""
+    active = view.active
+    if active is None or active.phase.decided:
+        return Wait()
+    reason = overdue(active, now, coordinator_is_dead=coordinator_is_dead)
+    return Wait(active.deadline) if reason is None else TryAbort(active.id, reason)
+
+
 # The participant ---------------------------------------------------------------------------------------------------
 
 
@@ -128,7 +155,7 @@ class Participant:
         self.generation = generation
         self.step = Step.IDLE
         self.record: TransactionRecord | None = None
-        self._in_doubt = in_doubt
+        self._in_doubt_seconds = in_doubt
         self._away_since: float | None = None
         self._finished: str | None = None  # the last transaction that this worker is done with
 
@@ -138,63 +165,74 @@ class Participant:
         return self.record.id if self.record is not None else None
 
     def observe(self, view: View | None, now: float, *, coordinator_is_dead: bool = False) -> ParticipantAction:
-        """What to do, given the store's view; ``None`` when it cannot be read.
+        """What to do, given the store's view; ``None``: it cannot be read, or could not carry the last action out.
 
-        ``coordinator_is_dead``: the process that coordinates this worker's transaction has certainly ended.
+        ``view`` has to be one that was asked about :attr:`transaction`, as it is now; else ``ValueError``.
+        ``coordinator_is_dead``: the process that coordinates the active transaction has certainly ended.
         """
         if view is None:
             return self._without_store(now)
-        self._away_since = None
         if self.record is None:
-            return self._idle(view)
-        return self._within(self.record, view, now, coordinator_is_dead=coordinator_is_dead)
+            self._away_since = None
+            return self._idle(view, now, coordinator_is_dead=coordinator_is_dead)
+        if view.outcome is None:
+            raise ValueError(f"the view does not tell of transaction {self.record.id}; ask about it")
+        return self._within(self.record, view, view.outcome, now, coordinator_is_dead=coordinator_is_dead)
 
-    def _idle(self, view: View) -> ParticipantAction:
-        active = view.active
-        if view.head > self.generation and not self._decision_is_pending(active):
+    def _idle(self, view: View, now: float, *, coordinator_is_dead: bool) -> ParticipantAction:
+        if view.head > self.generation:
             return CatchUp(view.head)
-        if active is None or self.me not in active.participants or active.id == self._finished:
-            return Wait()
-        if self.me in view.voted(Ballot.PREPARED) or active.base != self.generation:
-            return Wait()
+        active = view.active
+        stand = stand_by(view, now, coordinator_is_dead=coordinator_is_dead)
+        if active is None or isinstance(stand, TryAbort) or active.phase.decided:
+            return stand
+        if self.me not in active.participants:
+            return stand
+        if active.id == self._finished or self.me in view.voted(Ballot.PREPARED):
+            return TryAbort(active.id, f"worker {self.me} had to give it up")
+        if active.base != self.generation:
+            return TryAbort(active.id, f"worker {self.me} serves generation {self.generation}, not {active.base}")
         mine = active.phase is Phase.PREPARE or (active.phase is Phase.STAGING and active.coordinator == self.me)
-        return Prepare(active) if mine else Wait()
-
-    def _decision_is_pending(self, active: TransactionRecord | None) -> bool:
-        return active is not None and not active.phase.decided and active.release == self.release
+        return Prepare(active) if mine else stand
 
     def _within(
-        self, record: TransactionRecord, view: View, now: float, *, coordinator_is_dead: bool
+        self, record: TransactionRecord, view: View, outcome: Phase, now: float, *, coordinator_is_dead: bool
     ) -> ParticipantAction:
-        outcome = view.outcome
         if outcome is Phase.COMMITTED and self.step is Step.APPLIED:
             return Release(record.id)
-        if outcome is None or outcome.decided:
-            active = view.active
+        active = view.active
+        if active is None or active.id != record.id or active.phase.decided:
             reason = active.reason if active is not None and active.id == record.id else None
             return Restore(record.id, reason or "the transaction is over")
-        current = view.active if view.active is not None and view.active.id == record.id else record
-        if current.phase is Phase.APPLY and self.step is Step.PREPARED:
-            return Apply(current)
-        if self.step is Step.REFUSED:
-            return TryAbort(record.id, f"worker {self.me} refused")
-        if coordinator_is_dead:
-            return TryAbort(record.id, f"the coordinating worker {current.coordinator} has died")
-        if now >= current.deadline:
-            return TryAbort(record.id, f"phase {current.phase.value} did not end in time")
-        return Wait(current.deadline)
+        self.record = active
+        reason = f"worker {self.me} refused" if self.step is Step.REFUSED else None
+        reason = reason or overdue(active, now, coordinator_is_dead=coordinator_is_dead)
+        if reason is not None:
+            in_doubt = self.step is Step.APPLIED and self._doubted_until(now, begin=False) <= now
+            return self._in_doubt(record) if in_doubt else TryAbort(record.id, reason)
+        # Not before here: a store that can be read but not written, so that nothing can be decided, counts as away.
+        self._away_since = None
+        if active.phase is Phase.APPLY and self.step is Step.PREPARED:
+            return Apply(active)
+        return Wait(active.deadline)
 
     def _without_store(self, now: float) -> ParticipantAction:
-        if self._away_since is None:
-            self._away_since = now
+        until = self._doubted_until(now)
         if self.record is None:
             return Wait()
         if self.step is not Step.APPLIED:
             return Restore(self.record.id, "the store is away")  # without our vote nothing can be committed
-        until = self._away_since + self._in_doubt
-        if now >= until:
-            return Restore(self.record.id, f"in doubt: the store has been away for {self._in_doubt:g} s")
-        return Wait(until)
+        return self._in_doubt(self.record) if until <= now else Wait(until)
+
+    def _doubted_until(self, now: float, *, begin: bool = True) -> float:
+        if self._away_since is None:
+            if not begin:
+                return inf
+            self._away_since = now
+        return self._away_since + self._in_doubt_seconds
+
+    def _in_doubt(self, record: TransactionRecord) -> Restore:
+        return Restore(record.id, f"in doubt: the store has been away for {self._in_doubt_seconds:g} s")
 
     # What became of the actions
 
@@ -204,7 +242,9 @@ class Participant:
         self.step = Step.PREPARED if ok else Step.REFUSED
 
     def applied(self, *, ok: bool) -> None:
-        """``Apply`` was carried out. Tell this *before* the vote is cast: from then on there may be a decision."""
+        """``Apply`` was carried out. Tell this *before* the vote is cast: from then on there may be a decision.
+        Unless ``ok``, the vote is a no, or none at all.
+        """
         self.step = Step.APPLIED if ok else Step.REFUSED
 
     def settled(self, generation: int) -> None:
@@ -229,12 +269,13 @@ class Coordinator:
         self._settle_until: float | None = None
 
     def observe(self, view: View, dead: set[str], now: float) -> CoordinatorAction:
-        """What to do, given the store's view and which of the participants have certainly died."""
+        """What to do, given the store's view, asked about the transaction, and who has certainly died."""
         record = view.active
         if record is None or record.id != self.transaction:
             # Somebody has decided and gone on while this process was not running.
             return Finish(view.outcome or Phase.ABORTED, ())
-        living = [member for member in record.participants if member not in dead]
+        members = {member.id for member in view.members}
+        living = [member for member in record.participants if member in members and member not in dead]
         if record.phase.decided:
             return self._settle(record, view, living, now)
         return self._undecided(record, view, living, now)
@@ -248,9 +289,8 @@ class Coordinator:
                 return TryAbort(record.id, f"worker {member} refused")
         missing = [member for member in asked if member not in votes]
         if missing and now >= record.deadline:
-            return TryAbort(
-                record.id, f"silent until the deadline of phase {record.phase.value}: {', '.join(missing)}"
-            )
+            reason = f"silent until the deadline of phase {record.phase.value}: {', '.join(missing)}"
+            return TryAbort(record.id, reason, tuple(missing))
         if missing:
             return Wait(record.deadline)
         if record.phase is Phase.STAGING:

@@ -30,7 +30,7 @@ class Ballot(str, Enum):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A worker that serves. ``id`` is ``host:pid``; ``seen`` is when it said so, on the store's clock, in seconds."""
+    """A worker that serves. ``id``: the store's ``member_id``; ``seen``: when it said so, on the store's clock."""
 
     id: str
     host: str
@@ -47,7 +47,7 @@ class TransactionRecord(msgspec.Struct, frozen=True):
     """The one transaction that is under way, or the last one that was.
 
     ``participants``
-        Ids of those whose votes count: the members of the release when it began.
+        Ids of those whose votes count: the living members of the release when it began, ``coordinator`` among them.
     ``generation``
         The number that will be served if it commits; ``base`` the one it changes.
     ``deadline``
@@ -81,12 +81,17 @@ class Vote(msgspec.Struct, frozen=True):
 
 
 class JournalRecord(msgspec.Struct, frozen=True):
-    """A committed transaction. ``payload`` is signed, and names the digests of the sources and the record before."""
+    """A committed transaction. ``payload`` is signed, and names the digests of the sources and the record before.
+
+    ``digests``
+        Of the blobs that replaying it needs; the store keeps these as long as the record.
+    """
 
     release: str
     generation: int
     transaction: str
     payload: bytes
+    digests: tuple[str, ...]
 
 
 class View(msgspec.Struct, frozen=True):
@@ -95,7 +100,9 @@ class View(msgspec.Struct, frozen=True):
     ``release``
         The release that a worker which boots now belongs to.
     ``head``
-        The generation that the release asked about serves.
+        The generation that the release asked about serves; 0 for one that the store does not know.
+    ``newest``
+        The highest generation of any release: the next one is ``newest + 1``, so that no number is given twice.
     ``active``
         The transaction under way, or the last one; ``None`` when there was none.
     ``votes``
@@ -106,6 +113,7 @@ class View(msgspec.Struct, frozen=True):
 
     release: str
     head: int
+    newest: int
     active: TransactionRecord | None
     votes: tuple[Vote, ...]
     members: tuple[Member, ...]

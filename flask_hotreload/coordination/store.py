@@ -13,12 +13,18 @@ from flask_hotreload.coordination.records import JournalRecord, Member, Phase, T
 
 
 class Store(Protocol):
-    """Every method may raise :class:`~flask_hotreload.errors.StoreUnavailable`; then it is unknown whether a change
-    happened, and reading tells.
+    """All methods but :meth:`now`, :meth:`ring`, :meth:`close` may raise
+    :class:`~flask_hotreload.errors.StoreUnavailable`; then it is unknown whether a change happened: reading tells.
     """
 
+    @property
+    def member_id(self) -> str:
+        """The id under which this process joins; no other living process has it. Asking makes the process *alive*
+        for :meth:`dead`, until it ends or closes the store.
+        """
+
     def now(self) -> float:
-        """Seconds on a clock that all members share and that runs on while a process is stopped."""
+        """Seconds on a clock that all members share and that runs on while a process is stopped. Never raises."""
 
     def view(self, release: str, transaction: str | None = None) -> View:
         """Everything, as of one moment; ``head`` for ``release``, ``outcome`` for ``transaction``."""
@@ -36,7 +42,7 @@ class Store(Protocol):
         """Replace what is told of a member. Nothing happens if it is none."""
 
     def leave(self, member: str) -> None:
-        """The member serves no longer."""
+        """The member admits no request from now on: its vote is not waited for."""
 
     def dead(self, members: Iterable[str]) -> set[str]:
         """Those of ``members`` that have certainly ended. Never a guess from silence."""
@@ -44,8 +50,13 @@ class Store(Protocol):
     # The transaction -------------------------------------------------------------------------------------------
 
     def begin(self, record: TransactionRecord) -> bool:
-        """Make it the active one. Refused while another one of any release is undecided, or if ``base`` is not the
-        head of its release.
+        """Make it the active one, and forget the votes of the one before. Refused
+
+        * while another one, of any release, is undecided, or if this one has been the active one before: a second
+          attempt needs an id of its own;
+        * if ``base`` is not the head of its release, or ``generation`` not above every head;
+        * unless every participant is a member of the release, and every other member of the release is dead: whoever
+          has joined since the participants were listed has to be among them.
         """
 
     def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
@@ -56,9 +67,12 @@ class Store(Protocol):
         ballot, or, except for ``SETTLED``, if it is decided.
         """
 
-    def commit(self, record: JournalRecord) -> bool:
+    def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
         """Decide for commit, and write the journal's record, in one change. Refused unless the transaction is the
         active one and in ``APPLY``: then it is aborted, or was committed before.
+
+        ``obsolete``: generations of the same release whose records the new one makes superfluous. They leave the
+        journal in the same change.
         """
 
     def abort(self, transaction: str, reason: str) -> bool:
@@ -67,7 +81,11 @@ class Store(Protocol):
     # The journal -----------------------------------------------------------------------------------------------
 
     def journal(self, release: str) -> Sequence[JournalRecord]:
-        """The committed transactions of a release, oldest first."""
+        """The committed transactions of a release that are not obsolete, oldest first.
+
+        A blob of theirs may be gone by the time it is asked for, if a commit in between made the record obsolete:
+        then read the journal again.
+        """
 
     def new_release(self, release: str, *, only_if: str) -> bool:
         """Let workers that boot from now on belong to ``release``, with an empty journal and generation numbers
@@ -75,7 +93,9 @@ class Store(Protocol):
         """
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
-        """Keep sources by digest."""
+        """Keep sources by digest: for the active transaction, and from then on while a record of a journal names
+        them. The next :meth:`begin` removes all others, so put them after your own.
+        """
 
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
         """Digest → source, of those that are there."""
@@ -83,10 +103,12 @@ class Store(Protocol):
     # Wake-ups: hints ---------------------------------------------------------------------------------------------
 
     def ring(self, members: Iterable[str]) -> None:
-        """Wake these members' :meth:`wait`, if possible. Never raises."""
+        """Wake these members' :meth:`wait`, if possible. Never raises, never blocks."""
 
     def wait(self, seconds: float | None) -> None:
-        """Return soon after a ring, or after ``seconds``; sometimes without any reason."""
+        """Return soon after a ring, also one from before the call, or after ``seconds``; sometimes without reason.
+        One thread at a time.
+        """
 
     def close(self) -> None:
-        """Let go of everything. The member, if any, is dead afterwards."""
+        """Let go of everything, and end a :meth:`wait`. The member, if any, is dead afterwards."""

@@ -1,12 +1,13 @@
 """A service whose answers tell by which code, generation and process they were given."""
 
 import os
-
-from flask import Flask, request
-from flask_hotreload import HotRPC
+from multiprocessing import get_context
 
 import state
 import where
+from flask import Flask
+
+from flask_hotreload import HotReloadError, HotRPC
 
 if "CLUSTER_STOPS" in os.environ:
     import stops
@@ -37,15 +38,25 @@ def reload_unsendable(what: str) -> str:
 
 
 @rpc.dispatcher("/api")
-def started() -> int:
-    """When this process began to serve, by how many requests it has answered."""
-    return state.requests
+def reload_in_children() -> dict:
+    """What a reload comes to in each kind of child: an error, or the number of workers that took part."""
+    answers = {}
+    for method in ("fork", "spawn"):
+        context = get_context(method)
+        here, there = context.Pipe()
+        process = context.Process(target=tell_of_reload, args=(there,))
+        process.start()
+        answers[method] = here.recv()
+        process.join()
+    return answers
 
 
-@app.before_request
-def count() -> None:
-    if request.path != "/health":
-        state.requests += 1
+def tell_of_reload(connection) -> None:
+    try:
+        report = rpc.reload([{"dispatcher": "where", "scriptPath": "where.py", "path": "/api"}])
+        connection.send([worker.pid for worker in report.workers] == [os.getpid()])
+    except HotReloadError as error:
+        connection.send(type(error).__name__)
 
 
 @app.get("/health")

@@ -1,0 +1,414 @@
+"""A store in one SQLite file, for all the workers of one host. Nothing has to be configured or started for it.
+
+A process opens the file when it first needs it, and again if it has been forked since: no connection, socket or lock
+crosses a fork.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from flask_hotreload.coordination import presence
+from flask_hotreload.coordination.bell import Bell
+from flask_hotreload.coordination.database import Database
+from flask_hotreload.coordination.memory import DECISIONS, FIRST_RELEASE
+from flask_hotreload.coordination.presence import Presence
+from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.errors import StoreUnavailable
+
+#: Seconds for which a member that was alive is not looked at again.
+_ALIVE = 0.02
+_VIEW = """
+SELECT meta.release, (SELECT head FROM releases WHERE name = ?), (SELECT max(head) FROM releases),
+    (SELECT group_concat(vote) FROM votes), (SELECT group_concat(member) FROM members),
+    EXISTS (SELECT 1 FROM journal WHERE journal.id = ?),
+    active.id, active.release, coordinator, participants, base, generation, phase, deadline, reason, version
+FROM meta LEFT JOIN active
+"""
+_UNDECIDED = "phase NOT IN ('committed', 'aborted')"
+_BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
+_AT_ONCE = 500  # how many blobs one statement asks for
+
+_write_json = msgspec.json.Encoder().encode
+_read_votes = msgspec.json.Decoder(tuple[Vote, ...]).decode
+_read_members = msgspec.json.Decoder(tuple[Member, ...]).decode
+_read_names = msgspec.json.Decoder(tuple[str, ...]).decode
+
+
+class _Opened:
+    """What one process holds of the store."""
+
+    def __init__(self, file: Path, busy_seconds: float) -> None:
+        self.database = Database(file, busy_seconds=busy_seconds, first_release=FIRST_RELEASE)
+        self.member: str | None = None
+        self.presence: Presence | None = None
+        self.bell: Bell | None = None
+        self.payload: tuple[str, int, bytes] | None = None  # transaction, version, payload
+        self.votes: tuple[str, tuple[Vote, ...]] = ("", ())  # as they stand in the file, and read
+        self.members: tuple[str, tuple[Member, ...]] = ("", ())
+        self.seen_alive: dict[str, float] = {}
+
+    def close(self) -> None:
+        for each in (self.bell, self.presence, self.database):
+            if each is not None:
+                each.close()
+
+    def descriptors(self) -> list[int]:
+        held = [each for each in (self.bell, self.presence, self.database) if each is not None]
+        return [descriptor for each in held for descriptor in each.descriptors()]
+
+
+class SQLiteStore:
+    """See :class:`~flask_hotreload.coordination.store.Store`. ``file`` is made if it is not there; its folder is not.
+
+    ``member_id``
+        The id under which this process joins; ``host:pid``, or the next that is free, if it is not given.
+    ``busy_seconds``
+        How long a change may wait for others that write.
+    """
+
+    def __init__(self, file: Path, member_id: str | None = None, *, busy_seconds: float = 2.0) -> None:
+        self._file = Path(file)
+        self._wanted_id = member_id
+        self._busy_seconds = busy_seconds
+        self._opened: _Opened | None = None
+        self._opening = threading.RLock()  # protects _opened, and its member, presence and bell
+        _stores.add(self)
+
+    def __repr__(self) -> str:
+        member = None if self._opened is None else self._opened.member
+        return f"<SQLiteStore {self._file} member {member}>"
+
+    @property
+    def _database(self) -> Database:
+        return self._open().database
+
+    def _open(self) -> _Opened:
+        opened = self._opened
+        if opened is None:
+            with self._opening:
+                opened = self._opened
+                if opened is None:
+                    opened = self._opened = _Opened(self._file, self._busy_seconds)
+        return opened
+
+    def close(self) -> None:
+        with self._opening:
+            opened, self._opened = self._opened, None
+        if opened is not None:
+            try:
+                opened.close()
+            except (StoreUnavailable, OSError, sqlite3.Error):
+                pass  # whatever is left ends with the process
+
+    def forget(self) -> None:
+        """In a forked child: everything belongs to the parent. The child opens its own if it needs any."""
+        opened, self._opened = self._opened, None
+        self._opening = threading.RLock()
+        if opened is not None:
+            _of_parents.append(opened)
+            for descriptor in opened.descriptors():
+                os.close(descriptor)
+
+    # Members ---------------------------------------------------------------------------------------------------
+
+    @property
+    def member_id(self) -> str:
+        member = self._open().member
+        return self._come_to_life().member or "" if member is None else member
+
+    def _come_to_life(self) -> _Opened:
+        with self._opening:
+            opened = self._open()
+            if opened.member is not None:
+                return opened
+            with opened.database.write() as connection:  # in turn: nobody removes the traces of the dead meanwhile
+                member, held = self._claim()
+                try:
+                    opened.bell = Bell(self._file, member)
+                    self._succeed(connection, member)
+                except BaseException:
+                    held.close()
+                    raise
+            opened.presence = held
+            opened.member = member
+            return opened
+
+    def _claim(self) -> tuple[str, Presence]:
+        own = f"{socket.gethostname()}:{os.getpid()}"
+        wanted = (
+            [self._wanted_id] if self._wanted_id is not None else (own if n == 1 else f"{own}.{n}" for n in count(1))
+        )
+        for member in wanted:
+            try:
+                return member, Presence(self._file, member)
+            except BlockingIOError:
+                continue
+        raise StoreUnavailable(f"another process that runs is member {self._wanted_id} of {self._file}")
+
+    @staticmethod
+    def _succeed(connection: sqlite3.Connection, member: str) -> None:
+        """Whatever an earlier process of this id was doing is over: it is not the one that lives now."""
+        connection.execute("DELETE FROM members WHERE id = ?", (member,))
+        connection.execute(
+            f"UPDATE active SET phase = ?, reason = ? WHERE coordinator = ? AND {_UNDECIDED}",
+            (Phase.ABORTED.value, f"the coordinating worker {member} has died", member),
+        )
+
+    def join(self, member: Member) -> bool:
+        if member.id != self.member_id:
+            raise ValueError(f"this process is {self.member_id}; it cannot join as {member.id}")
+        with self._database.write() as connection:
+            undecided = connection.execute(f"SELECT release FROM active WHERE {_UNDECIDED}").fetchone()
+            if undecided is None:
+                self._bury(connection)
+            elif undecided[0] == member.release:
+                return False
+            head = connection.execute("SELECT head FROM releases WHERE name = ?", (member.release,)).fetchone()
+            if head is None or head[0] != member.generation:
+                return False
+            row = (member.id, member.release, _write_json(member).decode())
+            connection.execute("INSERT OR REPLACE INTO members VALUES (?, ?, ?)", row)
+            return True
+
+    def _bury(self, connection: sqlite3.Connection) -> None:
+        for (member,) in connection.execute("SELECT id FROM members").fetchall():
+            if presence.is_dead(self._file, member):
+                connection.execute("DELETE FROM members WHERE id = ?", (member,))
+        presence.remove_traces(self._file)
+
+    def update(self, member: Member) -> None:
+        self._database.change("UPDATE members SET member = ? WHERE id = ?", (_write_json(member).decode(), member.id))
+        self._database.tidy()
+
+    def leave(self, member: str) -> None:
+        self._database.change("DELETE FROM members WHERE id = ?", (member,))
+
+    def dead(self, members: Iterable[str]) -> set[str]:
+        seen = self._open().seen_alive
+        now = time.monotonic()
+        found = set()
+        for member in members:
+            if now - seen.get(member, -1.0) < _ALIVE:
+                continue
+            try:
+                dead = presence.is_dead(self._file, member)
+            except OSError as error:
+                raise StoreUnavailable(f"it cannot be seen whether worker {member} lives: {error}") from error
+            if dead:
+                found.add(member)
+            else:
+                seen[member] = now
+        return found
+
+    # The transaction -------------------------------------------------------------------------------------------
+
+    def now(self) -> float:
+        return time.monotonic()
+
+    def view(self, release: str, transaction: str | None = None) -> View:
+        opened = self._open()
+        while True:
+            ((current, head, newest, votes, members, journalled, *row),) = opened.database.read(
+                _VIEW, (release, transaction)
+            )
+            active = None if row[0] is None else self._active(opened, row)
+            if row[0] is None or active is not None:
+                break
+        outcome = None
+        if transaction is not None:
+            outcome = Phase.COMMITTED if journalled else Phase.ABORTED
+            if active is not None and active.id == transaction:
+                outcome = active.phase
+        if votes != opened.votes[0]:
+            opened.votes = (votes, _read_votes(f"[{votes or ''}]"))
+        if members != opened.members[0]:
+            opened.members = (members, _read_members(f"[{members or ''}]"))
+        return View(current, head or 0, newest, active, opened.votes[1], opened.members[1], outcome)
+
+    def _active(self, opened: _Opened, row: Sequence[Any]) -> TransactionRecord | None:
+        """``None``: the payload has changed since the row was read."""
+        transaction, release, coordinator, participants, base, generation, phase, deadline, reason, version = row
+        if opened.payload is None or opened.payload[:2] != (transaction, version):
+            ((*found, payload),) = opened.database.read("SELECT id, version, data FROM payload")
+            if found != [transaction, version]:
+                return None
+            opened.payload = (transaction, version, payload)
+        return TransactionRecord(
+            transaction,
+            release,
+            coordinator,
+            _read_names(participants),
+            base,
+            generation,
+            Phase(phase),
+            deadline,
+            opened.payload[2],
+            reason,
+        )
+
+    def begin(self, record: TransactionRecord) -> bool:
+        with self._database.write() as connection:
+            if not self._may_begin(connection, record):
+                return False
+            self._remove_unused(connection)
+            connection.execute("DELETE FROM votes")
+            connection.execute(
+                "INSERT OR REPLACE INTO active VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+                (
+                    record.id,
+                    record.release,
+                    record.coordinator,
+                    _write_json(record.participants).decode(),
+                    record.base,
+                    record.generation,
+                    record.phase.value,
+                    record.deadline,
+                    record.reason,
+                ),
+            )
+            connection.execute("INSERT OR REPLACE INTO payload VALUES (1, ?, 0, ?)", (record.id, record.payload))
+        self._database.tidy()
+        return True
+
+    def _may_begin(self, connection: sqlite3.Connection, record: TransactionRecord) -> bool:
+        if connection.execute(
+            f"SELECT 1 FROM active WHERE id = ? OR {_UNDECIDED} UNION ALL SELECT 1 FROM journal WHERE id = ?",
+            (record.id, record.id),
+        ).fetchone():
+            return False
+        heads = dict(connection.execute("SELECT name, head FROM releases").fetchall())
+        if heads.get(record.release) != record.base or record.generation <= max(heads.values()):
+            return False
+        rows = connection.execute("SELECT id FROM members WHERE release = ?", (record.release,)).fetchall()
+        members = {row[0] for row in rows}
+        if not members.issuperset(record.participants):
+            return False
+        return all(presence.is_dead(self._file, member) for member in members.difference(record.participants))
+
+    @staticmethod
+    def _remove_unused(connection: sqlite3.Connection) -> None:
+        rows = connection.execute("SELECT digests FROM journal WHERE live").fetchall()
+        used = {digest for row in rows for digest in _read_names(row[0])}
+        unused = [row for row in connection.execute("SELECT digest FROM blobs").fetchall() if row[0] not in used]
+        connection.executemany("DELETE FROM blobs WHERE digest = ?", unused)
+        connection.execute(
+            "DELETE FROM journal WHERE NOT live AND number <= (SELECT max(number) FROM journal) - ?", (DECISIONS,)
+        )
+
+    def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
+        with self._database.write() as connection:
+            changed = connection.execute(
+                "UPDATE active SET phase = ?, deadline = ?, version = version + ? WHERE id = ? AND phase = ?",
+                (to.value, deadline, payload is not None, transaction, _BEFORE[to].value),
+            ).rowcount
+            if changed and payload is not None:
+                connection.execute("UPDATE payload SET version = version + 1, data = ?", (payload,))
+            return changed > 0
+
+    def vote(self, vote: Vote) -> bool:
+        return self._database.change(
+            "INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active WHERE id = ? "
+            f"AND (? = '{Ballot.SETTLED.value}' OR {_UNDECIDED})",
+            (vote.ballot.value, vote.member, _write_json(vote).decode(), vote.transaction, vote.ballot.value),
+        )
+
+    def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
+        digests = _write_json(record.digests).decode()
+        superseded = [(record.release, generation) for generation in obsolete]
+        with self._database.write() as connection:
+            if not connection.execute(
+                "UPDATE active SET phase = ? WHERE id = ? AND phase = ?",
+                (Phase.COMMITTED.value, record.transaction, Phase.APPLY.value),
+            ).rowcount:
+                return False
+            connection.execute(
+                "INSERT INTO journal (release, generation, id, live, payload, digests) VALUES (?, ?, ?, 1, ?, ?)",
+                (record.release, record.generation, record.transaction, record.payload, digests),
+            )
+            connection.executemany(
+                "UPDATE journal SET live = 0, payload = x'', digests = '[]' WHERE release = ? AND generation = ?",
+                superseded,
+            )
+            connection.execute("UPDATE releases SET head = ? WHERE name = ?", (record.generation, record.release))
+            return True
+
+    def abort(self, transaction: str, reason: str) -> bool:
+        return self._database.change(
+            f"UPDATE active SET phase = ?, reason = ? WHERE id = ? AND {_UNDECIDED}",
+            (Phase.ABORTED.value, reason, transaction),
+        )
+
+    # The journal -----------------------------------------------------------------------------------------------
+
+    def journal(self, release: str) -> Sequence[JournalRecord]:
+        rows = self._database.read(
+            "SELECT release, generation, id, payload, digests FROM journal "
+            "WHERE release = ? AND live ORDER BY generation",
+            (release,),
+        )
+        return [
+            JournalRecord(of, generation, transaction, payload, _read_names(digests))
+            for of, generation, transaction, payload, digests in rows
+        ]
+
+    def new_release(self, release: str, *, only_if: str) -> bool:
+        with self._database.write() as connection:
+            if connection.execute("SELECT 1 FROM releases WHERE name = ?", (release,)).fetchone():
+                return False
+            changed = connection.execute("UPDATE meta SET release = ? WHERE release = ?", (release, only_if)).rowcount
+            if changed:
+                connection.execute("INSERT INTO releases (name, head) SELECT ?, max(head) FROM releases", (release,))
+            return changed > 0
+
+    def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
+        with self._database.write() as connection:
+            connection.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", list(blobs.items()))
+
+    def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
+        wanted = list(digests)
+        found: dict[str, bytes] = {}
+        for start in range(0, len(wanted), _AT_ONCE):
+            some = wanted[start : start + _AT_ONCE]
+            places = ",".join("?" * len(some))
+            found.update(self._database.read(f"SELECT digest, data FROM blobs WHERE digest IN ({places})", some))
+        return found
+
+    # Wake-ups --------------------------------------------------------------------------------------------------
+
+    def ring(self, members: Iterable[str]) -> None:
+        try:
+            bell = self._come_to_life().bell
+        except StoreUnavailable:
+            return
+        if bell is not None:
+            bell.ring(members)
+
+    def wait(self, seconds: float | None) -> None:
+        bell = self._come_to_life().bell
+        if bell is not None:
+            bell.wait(seconds)
+
+
+_stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()
+#: What forked children must not even let go of: closing a parent's connection could write to its file.
+_of_parents: list[_Opened] = []
+
+
+def _after_fork_in_child() -> None:
+    for store in list(_stores):
+        store.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork_in_child)
