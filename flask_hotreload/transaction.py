@@ -368,7 +368,7 @@ class Transaction:
         self._loader.abort()
 
     def _place(self, overrun: Overrun, foreign: Callable[..., Any] | None = None) -> tuple[str | None, int | None]:
-        """Where overrun code was when its time was up: its innermost line in the project, or in ``foreign``'s file."""
+        """Where overrun code was when its time was up: its innermost line in the project or in ``foreign``'s file."""
         roots = self.snapshot.roots
         code = getattr(inspect.unwrap(foreign), "__code__", None) if foreign is not None else None
         own = getattr(code, "co_filename", None)

@@ -69,6 +69,7 @@ class Site:
     def adopt(self, module):
         """Take the application and the extension of a module for the ones that are served."""
         self.module, self.app, self.rpc = module, module.app, module.rpc
+        self.client()  # Flask imports what it tests with at the first one
 
     def load(self, name):
         importlib.invalidate_caches()

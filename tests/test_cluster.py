@@ -463,7 +463,7 @@ def test_a_local_coordinator_that_sees_several_processes_refuses_and_names_the_s
 
 
 def test_workers_of_two_masters_meet_in_a_file_that_both_name(start, tmp_path):
-    shared = {"HOTRELOAD_COORDINATOR": f"sqlite:///{tmp_path}/shared/store.sqlite"}
+    shared = {"HOTRELOAD_COORDINATOR": f"sqlite://{tmp_path}/shared/store.sqlite"}
     (tmp_path / "shared").mkdir(mode=0o700)
     folder = service(tmp_path / "service")
     with cluster(folder, workers=2, env=shared) as one, cluster(folder, workers=2, env=shared) as other:

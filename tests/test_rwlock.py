@@ -296,40 +296,68 @@ def test_a_stale_marker_does_not_pass():
     assert_untouched(lock)
 
 
-def test_a_nested_read_never_enters_after_the_writer_counted_without_it():
-    """The outer slot leaves while the nested one enters; the writer must see one of the two, or hold the second."""
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        with actors(3) as (leaver, entrant, writer):
-            for _ in range(300):
-                lock = ReadersWriterLock()
-                with reading(lock) as outer:
-                    context = contextvars.copy_context()
-                    start = threading.Barrier(3, timeout=PATIENCE)
+class Interleaved(dict):
+    """The lock's readers; ``before`` runs once, at the last moment before somebody is written in."""
 
-                    def leave(lock=lock, outer=outer, start=start):
-                        start.wait()
-                        lock.release_read(outer)
+    before = None
 
-                    def read(lock=lock, start=start):
-                        start.wait()
-                        slot = enter(lock)
-                        inside_while_written = lock.closed
-                        lock.release_read(slot)
-                        return inside_while_written
+    def __setitem__(self, slot, root):
+        self.happen()
+        super().__setitem__(slot, root)
 
-                    def write(lock=lock, start=start):
-                        start.wait()
-                        with lock.write(timeout=PATIENCE) as inside:
-                            assert inside == ()
-                            assert lock.in_flight == 0
+    def update(self, slots):
+        self.happen()
+        super().update(slots)
 
-                    futures = [leaver.start(leave), entrant.start(context.run, read), writer.start(write)]
-                    for future in futures:
-                        future.result(PATIENCE)
-    finally:
-        sys.setswitchinterval(interval)
+    def happen(self):
+        before, self.before = self.before, None
+        if before is not None:
+            before()
+
+
+@pytest.mark.parametrize("way", ["open", "just opened"])
+def test_a_reader_is_held_by_a_writer_that_counted_before_it_was_written_in(way):
+    lock = ReadersWriterLock()
+    lock._readers = Interleaved()
+    with actors(3) as (reader, writer, earlier):
+        gate, earlier_gate = Gate(), Gate()
+
+        def write():
+            assert writer.do(lock.close, gate)
+            assert writer.do(lock.drain, gate) == ()
+
+        if way == "just opened":  # the barrier is there, and open: its writer was interrupted
+            earlier.do(lock.close, earlier_gate)
+            earlier_gate._barrier.open()
+        lock._readers.before = write
+        held = reader.start(enter, lock)
+        until(lambda: lock.held == 1)
+        assert lock.in_flight == 0
+        writer.do(lock.open, gate)
+        lock.release_read(held.result(PATIENCE))
+    assert_untouched(lock)
+
+
+def test_a_nested_reader_is_held_by_a_writer_that_counted_before_it_and_after_its_outer_one():
+    lock = ReadersWriterLock()
+    with actors(2) as (entrant, writer):
+        gate = Gate()
+        with reading(lock) as outer:
+            context = contextvars.copy_context()
+
+            def write():
+                lock.release_read(outer)
+                assert writer.do(lock.close, gate)
+                assert writer.do(lock.drain, gate) == ()
+
+            lock._readers = Interleaved(lock._readers)
+            lock._readers.before = write
+            held = entrant.start(context.run, enter, lock)
+            until(lambda: lock.held == 1)
+            assert lock.in_flight == 0
+        writer.do(lock.open, gate)
+        lock.release_read(held.result(PATIENCE))
+    assert_untouched(lock)
 
 
 def test_a_marker_of_another_lock_is_looked_through():
@@ -480,26 +508,28 @@ def test_slots_are_regained_only_when_the_gate_is_open():
 def test_a_slot_that_is_released_while_lent_does_not_come_back():
     lock = ReadersWriterLock()
     slot = enter(lock)
-    with lock.lend():
-        lock.release_read(slot)
-    assert lock.in_flight == 0
-    slot = enter(lock)
+    with closed(lock), lock.lend():
+        lock.release_read(slot)  # and then there is nothing to wait for
+    assert_untouched(lock)
+
+
+def test_a_slot_that_is_released_while_it_waits_to_be_regained_does_not_come_back():
+    lock = ReadersWriterLock()
+
+    def lend():
+        with lock.lend():
+            pass
+
     with actors(1) as (lender,):
         slot = lender.do(enter, lock)
         gate = Gate()
-        lent = threading.Event()
-
-        def lend():
-            with lock.lend():
-                lent.set()
-
         lock.close(gate)
         future = lender.start(lend)
         until(lambda: lock.held == 1)
         lock.release_read(slot)
         lock.open(gate)
         future.result(PATIENCE)
-    assert {reader.age_ms > 0 for reader in lock.readers()} == {True}
+    assert_untouched(lock)
 
 
 # Interruptions ---------------------------------------------------------------------------------------------------
@@ -610,7 +640,7 @@ def test_an_interruption_at_any_point_leaves_no_trace(victim):
                     raise Interruption
 
         lock = ReadersWriterLock()
-        with actors(2) as cast:
+        with actors(3) as cast:
             others = []
             try:
                 victims[victim](lock, profile, others, *cast)
@@ -634,7 +664,7 @@ def test_an_interruption_at_any_point_leaves_no_trace(victim):
     assert n > 20, "the interruptions have missed the lock"
 
 
-def interrupted_writer(lock, profile, others, late, _):
+def interrupted_writer(lock, profile, others, late, *_):
     with reading(lock):
         sys.setprofile(profile)
         with lock.write():
@@ -645,14 +675,16 @@ def interrupted_writer(lock, profile, others, late, _):
         sys.setprofile(None)
 
 
-def interrupted_reader(lock, profile, others, writer, opener):
+def interrupted_reader(lock, profile, others, writer, opener, fellow):
     gate, done = Gate(), threading.Event()
     writer.do(lock.close, gate)
 
     def open_then():
-        until(lambda: lock.held == 1 or done.is_set())
+        until(lambda: lock.held == 2 or done.is_set())
         lock.open(gate)
 
+    others.append(fellow.start(enter, lock))
+    until(lambda: lock.held == 1)
     others.append(opener.start(open_then))
     slot = Slot()
     try:
@@ -665,7 +697,7 @@ def interrupted_reader(lock, profile, others, writer, opener):
         done.set()
 
 
-def interrupted_lender(lock, profile, others, writer, opener):
+def interrupted_lender(lock, profile, others, writer, opener, _):
     gate, done = Gate(), threading.Event()
 
     def open_then():
@@ -824,40 +856,35 @@ def test_repr_and_readers_tell_who_is_inside():
 
 def test_waiting_for_a_dispatchers_lock_lends_the_slot():
     lock = ReadersWriterLock()
-    running, finish = threading.Event(), threading.Event()
-
-    def body():
-        running.set()
-        assert finish.wait(PATIENCE)
-
-    function = serialized(body, Mutex(), lock)
+    inside = threading.Semaphore(0)
+    finish = threading.Event()
+    function = serialized(lambda: finish.wait(PATIENCE), Mutex(), lock)
 
     def request():
         with reading(lock):
-            function()
+            inside.release()
+            return function()
 
     with actors(3) as cast:
-        futures = [cast[0].start(request)]
-        assert running.wait(PATIENCE)
-        futures += [actor.start(request) for actor in cast[1:]]
+        futures = [actor.start(request) for actor in cast]
+        for _ in cast:
+            assert inside.acquire(timeout=PATIENCE)
         until(lambda: lock.in_flight == 1)  # those who wait do not count
         finish.set()
-        for future in futures:
-            future.result(PATIENCE)
+        assert [future.result(PATIENCE) for future in futures] == [True] * 3
     assert_untouched(lock)
 
 
-def test_nobody_waits_for_the_gate_with_a_dispatchers_lock_in_hand():
-    """The call that runs reloads; who waits for it must neither delay the drain nor keep the mutex meanwhile."""
+def test_the_call_that_runs_may_reload_while_others_wait_for_it():
     lock = ReadersWriterLock()
-    running = threading.Event()
+    running, waiting = threading.Event(), threading.Event()
     order = []
 
     def body(name, reloads):
         order.append(name)
         running.set()
         if reloads:
-            until(lambda: lock.in_flight == 1)  # the other one waits for the mutex by now
+            assert waiting.wait(PATIENCE)
             with lock.write(timeout=PATIENCE) as inside:
                 assert inside == ()
 
@@ -865,6 +892,8 @@ def test_nobody_waits_for_the_gate_with_a_dispatchers_lock_in_hand():
 
     def request(name, reloads):
         with reading(lock):
+            if not reloads:
+                waiting.set()
             function(name, reloads)
 
     with actors(2) as (one, other):
@@ -877,23 +906,27 @@ def test_nobody_waits_for_the_gate_with_a_dispatchers_lock_in_hand():
     assert_untouched(lock)
 
 
-def test_who_gets_the_mutex_while_the_gate_is_closed_lets_go_of_it():
+def test_nobody_waits_for_the_gate_with_a_dispatchers_lock_in_hand():
     lock = ReadersWriterLock()
     mutex = threading.Lock()
+    inside = threading.Event()
     function = serialized(lambda: "done", mutex, lock)
 
     def request():
         with reading(lock):
+            inside.set()
             return function()
 
     with actors(1) as (waiter,):
         mutex.acquire()
         future = waiter.start(request)
-        until(lambda: future.running() or lock.in_flight == 0)
-        with closed(lock) as gate:
-            until(lambda: lock.drain(gate, timeout=0) == ())
+        assert inside.wait(PATIENCE)
+        until(lambda: lock.in_flight == 0)  # it waits for the mutex
+        with closed(lock):
             mutex.release()
-            until(lambda: not mutex.locked())
+            for _ in range(100):  # it takes it, sees the closed gate, and lets go of it
+                assert mutex.acquire(timeout=PATIENCE)
+                mutex.release()
             assert not future.done()
             assert lock.in_flight == 0
         assert future.result(PATIENCE) == "done"
@@ -922,25 +955,26 @@ def test_a_call_that_would_wait_for_itself_is_an_error():
 
 def test_a_context_that_outlives_the_call_may_call_again():
     lock = ReadersWriterLock()
+    mutex = Mutex()
     contexts = []
-    function = serialized(lambda: contexts.append(contextvars.copy_context()), Mutex(), lock)
+    function = serialized(lambda: contexts.append(contextvars.copy_context()), mutex, lock)
     function()
-    with actors(2) as (one, other):
-        mutex_held, finish = threading.Event(), threading.Event()
+    inside = threading.Event()
 
-        def body():
-            mutex_held.set()
-            assert finish.wait(PATIENCE)
+    def request():
+        with reading(lock):
+            inside.set()
+            function()
 
-        mutex = Mutex()
-        first = serialized(lambda: contexts.append(contextvars.copy_context()), mutex, lock)
-        first()
-        future = one.start(serialized(body, mutex, lock))
-        assert mutex_held.wait(PATIENCE)
-        waiting = other.start(contexts[-1].run, first)
-        finish.set()
-        future.result(PATIENCE)
+    with actors(1) as (other,):
+        mutex.lock.acquire()
+        waiting = other.start(contexts[0].run, request)
+        assert inside.wait(PATIENCE)
+        until(lambda: lock.in_flight == 0 or waiting.done())
+        assert not waiting.done()
+        mutex.lock.release()
         waiting.result(PATIENCE)
+    assert_untouched(lock)
 
 
 # gevent ----------------------------------------------------------------------------------------------------------
@@ -1036,6 +1070,12 @@ entered.wait()
 def reload():
     with lock.write(timeout=0) as inside: return len(inside)
 assert gevent.spawn(reload).get(timeout=10) == 1, "another greenlet's slot was lent"
+def reload_in_request():
+    slot = Slot()
+    lock.acquire_read(slot)
+    try: return reload()
+    finally: lock.release_read(slot)
+assert gevent.spawn(reload_in_request).get(timeout=10) == 1, "the greenlet's own slot was not lent"
 leave.set()
 request.get(timeout=10)
 clean()

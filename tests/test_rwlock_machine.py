@@ -21,16 +21,20 @@ class ModelReader:
     def __init__(self, name, marker=None):
         self.name = name
         self.marker = marker
-        while marker is not None and marker.state != INSIDE:
-            marker = marker.marker
-        self.outer = marker
-        self.root = self if marker is None else marker.root
+        self.outer = next((each for each in self.markers() if each.state == INSIDE), None)
+        self.root = self if self.outer is None else self.outer.root
         self.actor = Actor()
         self.slot = Slot()
         self.slot.pin = name
         self.state = GONE
         self.waiting = None
         self.loan = None
+
+    def markers(self):
+        marker = self.marker
+        while marker is not None:
+            yield marker
+            marker = marker.marker
 
 
 class LockMachine(RuleBasedStateMachine):
@@ -156,8 +160,10 @@ class LockMachine(RuleBasedStateMachine):
     def _let_in(self):
         for reader in self.all:
             if reader.state in (HELD, RETURNING):
-                reader.waiting.result(PATIENCE)
+                outer = reader.waiting.result(PATIENCE)
                 reader.state = INSIDE if reader.slot.unreleased else GONE
+                if outer is not None:  # while it was held the one whose marker it has came back
+                    reader.root = next(each.root for each in reader.markers() if each.slot is outer)
 
     # What must always hold
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec.structs import replace
 
-from flask_hotreload.coordination.conductor import Conductor
+from flask_hotreload.coordination.conductor import DEATHS, Conductor
 from flask_hotreload.coordination.protocol import (
     Apply,
     CatchUp,
@@ -72,6 +72,7 @@ class Agent:
         self._joined = False
         self._stopping = False
         self._failed = False
+        self._look_again = 0.0
         self._store_error: str | None = None
         self._thread: threading.Thread | None = None
 
@@ -159,7 +160,8 @@ class Agent:
 
     def _step(self) -> bool:
         """Do one thing; return whether there is nothing more to do before something changes."""
-        view = None if self._failed else self._view(self._participant.transaction)
+        transaction = self._participant.transaction or self._conductor.transaction
+        view = None if self._failed else self._view(transaction)
         self._failed = False
         now = self._store.now()
         action = self._participant.observe(view, now, coordinator_is_dead=self._coordinator_is_dead(view))
@@ -194,6 +196,10 @@ class Agent:
         record = view.active if view is not None else None
         if record is None or record.phase.decided or record.coordinator == self._member.id:
             return False
+        now = self._store.now()
+        if now < self._look_again:
+            return False
+        self._look_again = now + DEATHS
         try:
             return bool(self._store.dead([record.coordinator]))
         except StoreUnavailable:

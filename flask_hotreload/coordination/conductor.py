@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from flask_hotreload.document import Document
     from flask_hotreload.transaction import Asked
 
+#: Seconds between two looks for participants that have died.
+DEATHS = 0.05
 #: Seconds that a phase may take beyond what its code is allowed to.
 MARGIN = 2.0
 
@@ -101,6 +103,8 @@ class Conductor:
         self._portable = portable
         self._waiting: deque[Asking] = deque()  # appended by any thread, taken by the agent's
         self._asking: Asking | None = None
+        self._buried: set[str] = set()
+        self._look_again = 0.0
 
     def ask(self, document: Document, asked: Asked) -> Asking:
         """Line up a reload. Raise :class:`ReloadInvalid` for what cannot be told to other workers."""
@@ -120,8 +124,17 @@ class Conductor:
         for asking in waiting:
             asking.finish(error)
 
+    @property
+    def transaction(self) -> str | None:
+        """The id of the transaction that it coordinates; what to ask the store's view about."""
+        record = self._asking.record if self._asking is not None else None
+        return record.id if record is not None else None
+
     def step(self, view: View, now: float) -> bool:
-        """Do one thing; return whether there is nothing more to do before something changes."""
+        """Do one thing; return whether there is nothing more to do before something changes.
+
+        ``view`` has to be one that was asked about :attr:`transaction`.
+        """
         if self._asking is None and self._waiting:
             self._asking = self._waiting.popleft()
         asking = self._asking
@@ -129,16 +142,22 @@ class Conductor:
             return True
         if asking.coordinator is None or asking.record is None:
             return self._begin(asking, view, now)
-        view = self._store.view(self._member.release, asking.record.id)
         for vote in view.votes:
             if vote.transaction == asking.record.id:
                 asking.votes[vote.ballot, vote.member] = vote
-        dead = self._store.dead(asking.record.participants)
+        dead = self._dead(asking.record.participants, now)
         action = asking.coordinator.observe(view, dead, now)
         if isinstance(action, Wait):
             return True
         self._carry_out(asking, asking.record, action, view, dead)
         return False
+
+    def _dead(self, participants: Iterable[str], now: float) -> set[str]:
+        """Looked for now and then, not at every vote: it costs as much as a vote for each participant."""
+        if now >= self._look_again:
+            self._buried = self._store.dead(participants)
+            self._look_again = now + DEATHS
+        return self._buried
 
     def _begin(self, asking: Asking, view: View, now: float) -> bool:
         """Take the turn of all workers, or wait for it."""
@@ -158,6 +177,7 @@ class Conductor:
         )
         if self._store.begin(record):
             asking.record = record
+            self._look_again = 0.0
             asking.members = {member.id: member for member in view.members}
             asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
             at_step("coordinator.staging")

@@ -1,4 +1,4 @@
-"""A service under test in real servers: what it does next waits for files, which works in whichever kind of worker."""
+"""A service under test in real servers: it waits for files, which works in whichever kind of worker."""
 
 from __future__ import annotations
 
