@@ -1,4 +1,4 @@
-"""A load client in a process of its own, on one thread and raw sockets, so that it measures the server and not itself.
+"""A load client in a process of its own, on one thread and raw sockets: it measures the server, not itself.
 
 Open loop: request *i* is due at ``start + i / rate``, whatever became of those before it, and has waited since then,
 also while it stood in a queue because every connection was taken. Closed loop (no ``rate``): each connection sends
@@ -41,7 +41,7 @@ class Sample:
 class Load:
     """A context manager: requests are sent from its entry until :meth:`stop`.
 
-    ``body`` is posted to ``path``; ``expected`` must stand in each answer. ``rate``: requests a second, ``None`` for a
+    ``body`` is posted to ``path``; ``expected`` must stand in each answer. ``rate``: requests a second, ``None``: a
     closed loop over all ``connections``.
     """
 
@@ -140,11 +140,14 @@ class _Client:
 
     def _react(self, timeout: float | None, *stop: int) -> bool:
         """Wait for answers, but not longer than until one of ``stop`` can be read; return whether it can."""
-        readable, _, _ = select.select([*stop, *self._busy, *self._idle], [], [], timeout)
+        watched: list[socket.socket | int] = [*stop, *self._busy, *self._idle]
+        readable, _, _ = select.select(watched, [], [], timeout)
         for each in readable:
+            if isinstance(each, int):
+                continue
             if each in self._busy:
                 self._receive(each)
-            elif each in self._idle:
+            else:
                 self._replace_idle(each)
         return any(each in stop for each in readable)
 

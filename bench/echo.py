@@ -75,12 +75,21 @@ def _ours() -> WSGIApplication:
     return app.wsgi_app
 
 
-_ENVIRON = create_environ("/api", method="POST", content_type="application/json")
+_GET = create_environ("/api")
+_POST = create_environ("/api", method="POST", content_type="application/json")
+
+
+def get(app: WSGIApplication) -> bytes:
+    """One request without a body, as a server makes it. Raise ``RuntimeError`` if it is not answered 200."""
+    return _answer(app, _GET.copy())
 
 
 def post(app: WSGIApplication, body: bytes) -> bytes:
-    """One request, as a server makes it. Raise ``RuntimeError`` if it is not answered 200."""
-    environ = {**_ENVIRON, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))}
+    """The same with one."""
+    return _answer(app, {**_POST, "wsgi.input": io.BytesIO(body), "CONTENT_LENGTH": str(len(body))})
+
+
+def _answer(app: WSGIApplication, environ: dict[str, Any]) -> bytes:
     chunks: Any = app(environ, _start_response)
     answer = b"".join(chunks)
     chunks.close()

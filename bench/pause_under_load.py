@@ -75,4 +75,3 @@ def measure() -> list[Figure]:
             None,
         ),
     ]
-

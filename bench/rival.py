@@ -22,7 +22,7 @@ def measure() -> list[Figure]:
     times = amount(5, quick_run=1)
     with running(import_seconds=IMPORT_SECONDS) as service:
         rate = throughput(service) / 4
-        ours = [_deploy(service, rate, lambda: service.reload()) for _ in range(times)]
+        ours = [_deploy(service, rate, service.reload) for _ in range(times)]
         theirs = [_deploy(service, rate, lambda: _hang_up(service)) for _ in range(times)]
     what = f"an import of {IMPORT_SECONDS:g} s, {rate:,.0f} requests/s, {times} times"
     kept = all(deploy.kept for deploy in ours)

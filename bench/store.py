@@ -47,29 +47,30 @@ class Voter:
             sleep(0.01)
 
     def step(self) -> bool:
-        """Whether there was something to do."""
+        """Whether there may be more to do without a further wake-up."""
         participant, store = self.participant, self.store
-        action = participant.observe(store.view(RELEASE, participant.transaction), store.now())
+        action = participant.observe(store.glance(RELEASE, participant.transaction), store.now())
         if isinstance(action, Prepare):
             participant.prepared(action.record, ok=True)
             self._vote(action.record, Ballot.PREPARED)
-        elif isinstance(action, Apply):
+            return False
+        if isinstance(action, Apply):
             self._closed_at = perf_counter()
             participant.applied(ok=True)
             self._vote(action.record, Ballot.APPLIED)
-        elif isinstance(action, Release | Restore):
+            return False
+        if isinstance(action, Release | Restore):
             record = participant.record
             assert record is not None
             closed = perf_counter() - self._closed_at
             participant.settled(record.generation if isinstance(action, Release) else record.base)
             self._vote(record, Ballot.SETTLED, str(closed).encode())
-        else:
-            return False
-        return True
+            return True
+        return False
 
     def _vote(self, record: TransactionRecord, ballot: Ballot, detail: bytes = b"{}") -> None:
-        self.store.vote(Vote(record.id, ballot, self.me, ok=True, detail=detail))
-        if record.coordinator != self.me:
+        cast = self.store.vote(Vote(record.id, ballot, self.me, ok=True, detail=detail))
+        if record.coordinator != self.me and cast >= len(record.participants):
             self.store.ring([record.coordinator])
 
 
@@ -103,9 +104,8 @@ def transaction(asker: Voter, number: int, members: tuple[str, ...]) -> float:
             store.ring(members)
         elif isinstance(action, Finish):
             return _longest(action, view, members)
-        elif isinstance(action, TryAbort):
-            raise RuntimeError(f"aborted: {action.reason}")
         else:
+            assert not isinstance(action, TryAbort), action.reason
             store.wait(0.1)
 
 

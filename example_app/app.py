@@ -1,4 +1,4 @@
-"""A bureau de change: the application. Start it with ``gunicorn example_app.app:app``.
+"""A bureau de change: the application. Start it with ``gunicorn -w 4 example_app.app:app``.
 
 Everything here is ordinary Flask, plus three ways to make something callable by JSON-RPC 2.0:
 
@@ -6,12 +6,14 @@ Everything here is ordinary Flask, plus three ways to make something callable by
 * the methods of an object that has a state (``ledger.py``),
 * a decorated function, as below.
 
-A dispatcher can be reloaded by ``POST /_reload`` with the token from ``HOTRELOAD_TOKEN``.
+A dispatcher can be reloaded by ``POST /_reload`` with the token from ``HOTRELOAD_TOKEN``, on every worker at once.
 """
 
 from __future__ import annotations
 
-from flask import Flask
+import os
+
+from flask import Flask, Response
 
 from flask_hotreload import HotRPC
 
@@ -29,8 +31,15 @@ rpc.register_instance(ledger.Ledger(), path="/ledger", lock=True)
 
 @rpc.dispatcher("/api")
 def generation() -> int:
-    """How many reloads this process has seen. A request sees one generation, from its start to its end."""
+    """How many reloads the service has seen. A request sees one generation, from its start to its end."""
     return rpc.generation
+
+
+@app.after_request
+def name_the_worker(response: Response) -> Response:
+    """Tell which process has answered, as one likes to know when there are several."""
+    response.headers["X-Worker"] = str(os.getpid())
+    return response
 
 
 @app.get("/health")

@@ -1,6 +1,6 @@
 """Steady load from many HTTP clients, and what each request met, from the client's side.
 
-Each client holds one connection and sends its requests by a timetable that does not wait for answers (open
+Each client holds one connection at a time and sends its requests by a timetable that does not wait for answers (open
 loop): a request that could only be sent late, because the one before it was held, has waited since it was
 *due*. Nothing is retried.
 
@@ -12,9 +12,9 @@ older one.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import accumulate
 from threading import Condition, Event, Thread
 from time import monotonic
@@ -47,7 +47,15 @@ class Call:
 
 @dataclass(frozen=True)
 class Sample:
-    """One request: when it was due, sent and answered (seconds, monotonic clock); by whom, or what failed."""
+    """One request: when it was due, sent and answered (seconds, monotonic clock); by whom, or what failed.
+
+    ``worker``
+        The process that answered, if it told.
+    ``port``
+        The client's end of the connection; ``None`` if there never was one.
+    ``disconnected``
+        It failed because its connection ended.
+    """
 
     path: str
     due: float
@@ -55,6 +63,9 @@ class Sample:
     ended: float
     generations: Generations | None
     error: str | None = None
+    worker: int | None = None
+    port: int | None = None
+    disconnected: bool = False
 
     @property
     def wait(self) -> float:
@@ -85,6 +96,8 @@ class Load:
         ``calls(client)`` gives the endless row of calls of the client of that number.
     ``timeout``
         Seconds after which an unanswered request has failed.
+    ``requests_per_connection``
+        After so many a client connects anew, and so meets other workers; ``None``: never.
     """
 
     def __init__(
@@ -95,12 +108,14 @@ class Load:
         clients: int = 8,
         rate: float = 200.0,
         timeout: float = 10.0,
+        requests_per_connection: int | None = None,
     ) -> None:
         if clients < 1 or not rate > 0 or not timeout > 0:
             raise ValueError("clients, rate and timeout must be more than nothing")
         self._address = address
         self._calls = calls
         self._timeout = timeout
+        self._requests_per_connection = requests_per_connection
         self._interval = clients / rate
         self._stopping = Event()
         # Guards the samples and the moments that each client has reached; notified after each answer.
@@ -139,9 +154,11 @@ class Load:
         connection = HTTPConnection(*self._address, timeout=self._timeout)
         due = self._reached[client]
         try:
-            for call in self._calls(client):
+            for number, call in enumerate(self._calls(client)):
                 if self._stopping.wait(max(0.0, due - monotonic())):
                     return
+                if self._requests_per_connection and number % self._requests_per_connection == 0:
+                    connection.close()
                 sample = send(connection, call, due)
                 due += self._interval
                 with self._answered:
@@ -154,21 +171,42 @@ class Load:
 
 def send(connection: HTTPConnection, call: Call, due: float | None = None) -> Sample:
     """Send one request, have its answer judged, and never raise. ``due``: now, if not given."""
-    generations, error = None, None
+    generations, error, worker, port, disconnected = None, None, None, None, False
     started = monotonic()
     try:
+        if connection.sock is None:
+            connection.connect()
+        port = connection.sock.getsockname()[1]
         connection.request("POST", call.path, call.body, {"Content-Type": "application/json"})
         response = connection.getresponse()
         body = response.read()
         ended = monotonic()
+        worker = worker_of(response)
         generations = call.judge(response.status, body)
     except (OSError, HTTPException) as failure:
         ended = monotonic()
         connection.close()  # the next request connects anew
         error = f"{call.path}: {type(failure).__name__}: {failure}"
+        disconnected = port is not None and isinstance(failure, (ConnectionError, HTTPException))
     except WrongAnswerError as wrong:
         error = f"{call.path}: {wrong}"
-    return Sample(call.path, started if due is None else due, started, ended, generations, error)
+    due = started if due is None else due
+    return Sample(call.path, due, started, ended, generations, error, worker, port, disconnected)
+
+
+def worker_of(response: HTTPResponse) -> int | None:
+    """The process id in the header ``X-Worker``; ``None`` if it is not there."""
+    told = response.getheader("X-Worker")
+    return int(told) if told is not None else None
+
+
+def lost_with(samples: Iterable[Sample], ports: Container[int]) -> list[Sample]:
+    """The requests that failed because these connections, named by the client's ports, ended: one each at most."""
+    lost: dict[int, Sample] = {}
+    for sample in sorted(samples, key=lambda sample: sample.started):
+        if sample.disconnected and sample.port is not None and sample.port in ports:
+            lost.setdefault(sample.port, sample)
+    return list(lost.values())
 
 
 def old_after_new(samples: Sequence[Sample]) -> list[Sample]:

@@ -21,7 +21,7 @@ A batch:
 One function called directly, without the JSON-RPC envelope:
   curl -s {url}/api/convert -H 'Content-Type: application/json' -d '{params}'
 
-A deposit, which the ledger keeps in memory:
+A deposit, which the ledger of one worker keeps in memory:
   curl -s {url}/ledger/deposit -H 'Content-Type: application/json' -d '{deposit}'
 
 Now change convert() in {package}/rates.py, and reload it:
@@ -30,7 +30,7 @@ Now change convert() in {package}/rates.py, and reload it:
 Or in ledger.py; take_over hands the balances to the new ledger:
   curl -s {url}/_reload -H 'Authorization: Bearer {token}' -d '{ledger}'
 
-What runs, and who is inside:
+What runs, on which workers, and who is inside:
   curl -s {url}/_reload -H 'Authorization: Bearer {token}'
 
 Ctrl-C ends it.
@@ -41,10 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until Ctrl-C; the exit status: 0, or 1 if gunicorn did not start or ended by itself."""
     parser = ArgumentParser(prog="python -m example_app.run", description="Run the example service.")
     parser.add_argument("--port", type=int, default=8000, help="0: any free one; default: %(default)s")
+    parser.add_argument("--workers", type=int, default=4, metavar="N", help="of gunicorn, default: %(default)s")
     options = parser.parse_args(arguments)
     exit_on_sigterm()
     try:
-        with GunicornServer(PACKAGE.parent, port=options.port, token=os.environ.get("HOTRELOAD_TOKEN")) as server:
+        with GunicornServer(
+            PACKAGE.parent,
+            port=options.port,
+            workers=options.workers,
+            token=os.environ.get("HOTRELOAD_TOKEN"),
+        ) as server:
             print(f"\n{lines(server.url, server.token)}", flush=True)
             server.wait()
             print("gunicorn ended.", file=sys.stderr)

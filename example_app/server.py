@@ -55,6 +55,8 @@ class GunicornServer:
         For ``POST /_reload``; a random one by default.
     ``log``
         Where gunicorn's output goes; ``None``: to this process's stderr.
+    ``temporary``
+        Where the workers meet; ``None``: where they do by themselves, and leave it to the next gunicorn to clean up.
     ``start_timeout``, ``stop_timeout``
         Seconds until the first answer, and for a graceful end before it is killed.
     """
@@ -70,12 +72,14 @@ class GunicornServer:
         worker_class: str = "gthread",
         token: str | None = None,
         log: Path | None = None,
+        temporary: Path | None = None,
         start_timeout: float = 20.0,
         stop_timeout: float = 15.0,
     ) -> None:
         self.folder = folder
         self.token = token or secrets.token_urlsafe()
         self.log = log
+        self._temporary = temporary
         self._application = application
         self._options = ["--workers", str(workers), "--worker-class", worker_class, "--threads", str(threads)]
         self._start_timeout = start_timeout
@@ -129,12 +133,16 @@ class GunicornServer:
         if any("--no-control-socket" in (setting.cli or ()) for setting in KNOWN_SETTINGS):
             command.append("--no-control-socket")  # two gunicorns of one user would share its path
         kept = {k: v for k, v in os.environ.items() if not k.startswith(("HOTRELOAD_", "GUNICORN_", "FLASK_"))}
+        kept["HOTRELOAD_TOKEN"] = self.token
+        if self._temporary is not None:
+            self._temporary.mkdir(mode=0o700, exist_ok=True)
+            kept |= {"TMPDIR": str(self._temporary), "XDG_RUNTIME_DIR": ""}
         output: IO[bytes] | None = self.log.open("ab") if self.log else None
         try:
             return subprocess.Popen(
                 [*command, self._application],
                 cwd=self.folder,
-                env={**kept, "HOTRELOAD_TOKEN": self.token},
+                env=kept,
                 stdin=subprocess.DEVNULL,
                 stdout=output or sys.stderr.fileno(),
                 stderr=subprocess.STDOUT,

@@ -65,18 +65,26 @@ class Workload:
             if turn % 8 == 0:
                 yield self._batch([self._question(random) for _ in range(BATCH)])
             elif turn % 4 == 0:
-                yield self._deposit(turn, random.choice(sorted(self._per_euro)), _amount(random))
+                yield self.deposit(turn, random.choice(sorted(self._per_euro)), _amount(random))
             else:
                 yield self._conversion(turn, *self._question(random))
 
-    def conversion(self, method: str, amount: Decimal, base: str, target: str) -> Call:
-        """One direct call (``POST /api/<method>``) of a function that answers as ``convert`` does."""
-        body = json.dumps({"amount": str(amount), "base": base, "target": target}).encode()
+    def conversion(self, method: str, amount: Decimal, base: str, target: str, **more: float) -> Call:
+        """One direct call (``POST /api/<method>``) of a function that answers as ``convert`` does.
+
+        ``more``: what else that function takes.
+        """
+        body = json.dumps({**_exchange(amount, base, target), **more}).encode()
 
         def judge(status: int, answer: bytes) -> Generations:
             return self._judge_amount(_parsed(status, answer), amount, base, target)
 
         return Call(f"/api/{method}", body, judge)
+
+    def deposit(self, number: int, currency: str, amount: Decimal) -> Call:
+        """A call that is answered by a receipt of one till."""
+        body = json.dumps(_request(number, "deposit", {"currency": currency, "amount": str(amount)})).encode()
+        return Call("/ledger", body, partial(self._judge_receipt, number, currency, amount))
 
     def check_receipts(self, summary: dict[str, Any]) -> list[str]:
         """What is wrong with a till, given its own summary after the last deposit; nothing: no cent is lost."""
@@ -117,10 +125,6 @@ class Workload:
 
         calls = [_request(number, "convert", _exchange(*question)) for number, question in enumerate(questions)]
         return Call("/api", json.dumps(calls).encode(), judge)
-
-    def _deposit(self, number: int, currency: str, amount: Decimal) -> Call:
-        body = json.dumps(_request(number, "deposit", {"currency": currency, "amount": str(amount)})).encode()
-        return Call("/ledger", body, partial(self._judge_receipt, number, currency, amount))
 
     def _judge_amount(self, result: object, amount: Decimal, base: str, target: str) -> Generations:
         exact = amount * (self._per_euro[target] / self._per_euro[base])

@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextvars
 import ctypes
 import logging
+import queue
 import sys
 import threading
 from collections.abc import Callable
-from queue import SimpleQueue
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -50,8 +50,9 @@ class BoundedThread:
         """``on_late_end`` is called, on the abandoned thread, when code that was given up has ended after all."""
         self._name = name
         self._on_late_end: Callable[[], object] = on_late_end
-        self._context = contextvars.Context()
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        #: In which it runs everything; the caller may set variables before the first run.
+        self.context = contextvars.Context()
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._abandoned = False
 
@@ -63,9 +64,7 @@ class BoundedThread:
         if self._abandoned:
             raise RuntimeError("this thread was given up")
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._context.run, args=(self._work,), name=self._name, daemon=True
-            )
+            self._thread = threading.Thread(target=self.context.run, args=(self._work,), name=self._name, daemon=True)
             self._thread.start()
         job = _Job(function)
         self._jobs.put(job)
@@ -78,6 +77,11 @@ class BoundedThread:
             raise
         stack = self._stack()
         raise Overrun(seconds, ended=self._give_up(job), stack=stack)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether it takes no more work, since a piece of it overran."""
+        return self._abandoned
 
     @property
     def hung(self) -> bool:

@@ -9,9 +9,8 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from threading import Lock
-
     from flask_hotreload.jsonrpc import Method
+    from flask_hotreload.mutex import Mutex
 
 Function = Callable[..., Any]
 
@@ -75,7 +74,7 @@ class Dispatcher:
     aliases: tuple[str, ...] = ()
     settings: Settings = field(default_factory=Settings)
     group: Group | None = None
-    mutex: Lock | None = field(default=None, repr=False)  # of settings.lock; the next generation takes it over
+    mutex: Mutex | None = field(default=None, repr=False)  # of settings.lock; the next generation takes it over
     method: Method = field(kw_only=True, repr=False)
 
     @property

@@ -50,7 +50,7 @@ class Entry:
 
     @property
     def has_script(self) -> bool:
-        """Whether the dispatcher is a name in a script; else it is live: a callable, or ``"package.module:function"``."""
+        """Whether it is a name in a script; else it is live: a callable, or ``"package.module:function"``."""
         return isinstance(self.dispatcher, str) and ":" not in self.dispatcher
 
     @property

@@ -73,7 +73,7 @@ class ModuleLoader:
     ``keep``
         Names of project modules that are never imported anew, with all below them.
     ``give_way``
-        Called before each module's body, so that running requests get their turn.
+        Called before each module is compiled and before its body runs, so that running requests get their turn.
     """
 
     def __init__(

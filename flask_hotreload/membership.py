@@ -167,6 +167,15 @@ class _Unavailable:
     def conduct(self, document: object, asked: object) -> Any:
         raise StoreUnavailable(self._reason)
 
+    def remember(self, report: object) -> None:
+        """There is nowhere to keep it."""
+
+    def history(self) -> Any:
+        raise StoreUnavailable(self._reason)
+
+    def earlier(self, identity: str) -> Any:
+        raise StoreUnavailable(self._reason)
+
 
 class _FirstRequest:
     """Joins when the first request comes, and then gets out of the way."""

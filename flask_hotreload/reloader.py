@@ -22,6 +22,7 @@ from flask_hotreload.document import Document, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
 from flask_hotreload.generation import Afterlife, Generation
 from flask_hotreload.interpreter import set_pinned
+from flask_hotreload.mutex import Mutex
 from flask_hotreload.report import ReloadReport, Trigger, WorkerReport, describe_error, utc_now
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
 from flask_hotreload.staging import joining
@@ -60,6 +61,15 @@ class Conductor(Protocol):
     def conduct(self, document: Document, asked: Asked) -> ReloadReport:
         """Raise :class:`ReloadError` with its ``report``; then nothing has changed."""
 
+    def remember(self, report: ReloadReport) -> None:
+        """Keep the report of an attempt, for all processes. Cannot fail."""
+
+    def history(self) -> list[ReloadReport]:
+        """The reports of all processes, newest first. Raise :class:`StoreUnavailable`."""
+
+    def earlier(self, identity: str) -> ReloadReport | None:
+        """The report of a transaction with this id that any process asked for, or its error raised."""
+
 
 class Reloader:
     """``current`` is what requests that enter now are served by; ``lock`` is held by those that are inside."""
@@ -71,7 +81,7 @@ class Reloader:
         self._limits = limits
         #: Who runs the steps of a transaction over several processes; ``None``: this reloader, for its own.
         self.conductor: Conductor | None = None
-        self._turn = threading.Lock()  # held by whoever asked for the transaction that runs
+        self._turn = Mutex()  # held by whoever asked for the transaction that runs
         self._turn_of = 0  # the thread that holds it
         self._past: deque[_Attempt] = deque(maxlen=HISTORY)
         self._running: Transaction | None = None
@@ -96,6 +106,11 @@ class Reloader:
     @property
     def history(self) -> list[ReloadReport]:
         """Reports of the last 100 attempts, newest first."""
+        if self.conductor is not None:
+            try:
+                return self.conductor.history()
+            except StoreUnavailable as error:
+                _log.warning("only the reports of this process can be told: %s", error)
         return [attempt.report for attempt in reversed(self._past)]
 
     @property
@@ -136,7 +151,7 @@ class Reloader:
                     "thread of its own, after the reload has ended"
                 )
             with self.lock.lend():
-                if not self._turn.acquire(timeout=self._limits.prepare_timeout):
+                if not self._turn.lock.acquire(timeout=self._limits.prepare_timeout):
                     raise ReloadBusy(
                         f"another reload has been running for {self._limits.prepare_timeout:g} s; try again"
                     )
@@ -146,7 +161,7 @@ class Reloader:
                     return earlier if earlier is not None else self._conduct(document, asked)
                 finally:
                     self._turn_of = 0
-                    self._turn.release()
+                    self._turn.lock.release()
         except ReloadError as error:
             if error.report is None:
                 self._refused(error, document, asked)
@@ -193,7 +208,7 @@ class Reloader:
                 if attempt.error is not None:
                     raise copy.copy(attempt.error)  # a raise would hang its traceback on the one that is kept
                 return attempt.report
-        return None
+        return self.conductor.earlier(identity) if self.conductor is not None else None
 
     def admit(self, document: Document) -> None:
         """Raise what speaks against beginning at all."""
@@ -362,6 +377,8 @@ class Reloader:
 
     def _remember(self, attempt: _Attempt) -> None:
         self._past.append(attempt)
+        if self.conductor is not None:
+            self.conductor.remember(attempt.report)
         level = logging.INFO if attempt.report.error is None else logging.WARNING
         _log.log(level, "%s", attempt.report.summary())
 

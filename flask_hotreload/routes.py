@@ -16,6 +16,9 @@ from flask_hotreload.dispatch import DispatchTable
 #: What every endpoint of a dispatcher begins with; a dot in an endpoint would name a blueprint.
 ENDPOINT_PREFIX = "rpc:"
 
+#: About a millisecond's work.
+_RULES_IN_A_TURN = 8
+
 
 class RouteCollision(ValueError):
     """Two things want to answer POST at one URL."""
@@ -48,17 +51,27 @@ class PinnedMap(Map):
 
     pinned: Callable[[], Map]
 
-    def bind_to_environ(self, environ: Any, *args: Any, **kwargs: Any) -> MapAdapter:
+    def bind_to_environ(
+        self, environ: Any, server_name: str | None = None, subdomain: str | None = None
+    ) -> MapAdapter:
+        # Each request comes through here; collecting the arguments anew, or super(), would double what that costs.
         routes = self.pinned()
         if routes is self:
-            return super().bind_to_environ(environ, *args, **kwargs)
-        return routes.bind_to_environ(environ, *args, **kwargs)
+            return Map.bind_to_environ(self, environ, server_name, subdomain)
+        return routes.bind_to_environ(environ, server_name, subdomain)
 
 
-def rebuilt(routes: Map, pinned: Callable[[], Map], table: DispatchTable | None = None) -> PinnedMap:
+def rebuilt(
+    routes: Map,
+    pinned: Callable[[], Map],
+    table: DispatchTable | None = None,
+    *,
+    give_way: Callable[[], object] = lambda: None,
+) -> PinnedMap:
     """``routes`` as a new map, with the rules of dispatchers replaced by those of ``table`` if one is given.
 
-    Raise :class:`RouteCollision` if a rule of ``table`` is another view's.
+    ``give_way`` is called every few rules, of which each takes a while. Raise :class:`RouteCollision` if a rule of
+    ``table`` is another view's.
     """
     new = PinnedMap(
         default_subdomain=routes.default_subdomain,
@@ -80,7 +93,9 @@ def rebuilt(routes: Map, pinned: Callable[[], Map], table: DispatchTable | None 
         new.add(_copy(rule))
         if answers_post(rule):
             taken[rule.rule] = rule.endpoint
-    for path, name in table.rules() if table is not None else ():
+    for number, (path, name) in enumerate(table.rules() if table is not None else ()):
+        if number % _RULES_IN_A_TURN == 0:
+            give_way()
         url = url_of(path, name)
         if url in taken:
             raise RouteCollision(f"POST {url} is answered by {taken[url]!r} already; choose another path or name")

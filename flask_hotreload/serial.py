@@ -17,30 +17,14 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flask_hotreload.rwlock import ReadersWriterLock
+    from flask_hotreload.mutex import Mutex
+from flask_hotreload.rwlock import ReadersWriterLock
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")
 
 #: The calls that this context descends from, outermost first.
 _calls: ContextVar[tuple[_Call, ...]] = ContextVar("flask_hotreload.serial", default=())
-
-
-class Mutex:
-    """A mutex that is made when it is first needed.
-
-    So it belongs to the process that uses it, and is gevent's where gevent has replaced the locks since the
-    application was imported (gunicorn's ``--preload``).
-    """
-
-    __slots__ = ("_made",)
-
-    def __init__(self) -> None:
-        self._made: dict[str, threading.Lock] = {}
-
-    @property
-    def lock(self) -> threading.Lock:
-        return self._made.get("lock") or self._made.setdefault("lock", threading.Lock())
 
 
 class _Call:

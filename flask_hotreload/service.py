@@ -9,7 +9,6 @@ import functools
 import logging
 import os
 import sys
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
@@ -27,6 +26,7 @@ from flask_hotreload.interpreter import interpreter
 from flask_hotreload.jsonrpc import Method
 from flask_hotreload.membership import Membership
 from flask_hotreload.middleware import HotReloadMiddleware
+from flask_hotreload.mutex import Mutex
 from flask_hotreload.reloader import Reloader
 from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, url_of
 from flask_hotreload.serial import serialized
@@ -61,7 +61,7 @@ class Service:
         self._drift = Drift(self.roots)
         self.membership = Membership(self)
         self._kept: dict[str, Any] = {}
-        self._keeping = threading.Lock()  # protects _kept; a factory runs under it, so that it runs once
+        self._keeping = Mutex(reentrant=True)  # protects _kept; factories run under it, each once; one may keep more
 
     def install(self, control: WSGIApplication | None) -> None:
         """Put the middleware around the application as it is now."""
@@ -97,15 +97,14 @@ class Service:
         settings = settings or Settings()
         for each in (name, *aliases):
             check_name(each)
+        others = tuple(alias for alias in dict.fromkeys(aliases) if alias != name)
         call: Function = self.app.ensure_sync(function)
         mutex = None
         if settings.lock:
-            mutex = replaces.mutex if replaces is not None and replaces.mutex is not None else threading.Lock()
+            mutex = replaces.mutex if replaces is not None and replaces.mutex is not None else Mutex()
             call = serialized(call, mutex, self.reloader.lock)
         method = Method(function, name=name, call=call, validate=settings.validate, authorize=settings.authorize)
-        return Dispatcher(
-            normal_path(path), name, function, tuple(dict.fromkeys(aliases)), settings, group, mutex, method=method
-        )
+        return Dispatcher(normal_path(path), name, function, others, settings, group, mutex, method=method)
 
     def make_members(
         self, path: str, group: Group, settings: Mapping[str, Settings], replaces: Mapping[str, Dispatcher]
@@ -168,11 +167,18 @@ class Service:
         self.app._got_first_request = True
         return Stager(table, loader, self, joined, script_path=self.script, live=_live_callable)
 
-    def routes(self, table: DispatchTable, current: Generation, undo: Callable[[Callable[[], object]], None]) -> Map:
+    def routes(
+        self,
+        table: DispatchTable,
+        current: Generation,
+        undo: Callable[[Callable[[], object]], None],
+        *,
+        give_way: Callable[[], object],
+    ) -> Map:
         if table.has_names_of(current.table):
             return self.app.url_map
         try:
-            routes = rebuilt(self.app.url_map, self._pinned_routes, table)
+            routes = rebuilt(self.app.url_map, self._pinned_routes, table, give_way=give_way)
         except RouteCollision as error:
             raise ReloadInvalid(str(error)) from None
         prefix = self.control_prefix
@@ -248,7 +254,7 @@ class Service:
     # Kept objects ----------------------------------------------------------------------------------------------
 
     def keep(self, name: str, factory: Callable[[], Any]) -> Any:
-        with self._keeping:
+        with self._keeping.lock:
             if name not in self._kept:
                 self._kept[name] = factory()
             return self._kept[name]

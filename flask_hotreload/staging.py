@@ -221,7 +221,8 @@ class Stager:
         if registered is not None:
             return registered.aliases
         own = aliases_of(function)
-        return own if own or old is None else old.aliases
+        # An entry may call what it replaces by any of its names; the others stay, too.
+        return own if own or old is None else old.names if entry.name is not None else old.aliases
 
     def _settings(
         self, entry: Entry, module: ModuleType | None, registered: Registration | None, old: Dispatcher | None
@@ -288,7 +289,10 @@ class Stager:
             return make()
         except (TypeError, ValueError, NameError) as error:
             file = getattr(module, "__file__", None)
-            raise LoadError(f"{entry.dispatcher!r} cannot be served: {error}", file=file, original=error) from error
+            where = "" if file is None else f"{file}: "
+            raise LoadError(
+                f"{where}{entry.dispatcher!r} cannot be served: {error}", file=file, original=error
+            ) from error
 
 
 def aliases_of(function: object) -> tuple[str, ...]:

@@ -21,13 +21,13 @@ from __future__ import annotations
 import functools
 import hashlib
 import inspect
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from time import perf_counter
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
+from flask_hotreload.blame import hanging_import, overran, place_of, place_of_overrun, shown
 from flask_hotreload.bounded import BoundedThread, Overrun
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ApplyError, CheckFailed, DrainTimeout, LoadError
@@ -35,6 +35,7 @@ from flask_hotreload.generation import Afterlife, Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.loader import Exchange, ModuleLoader
 from flask_hotreload.namespaces import Namespace, NamespaceGuard
+from flask_hotreload.pace import Pace
 from flask_hotreload.report import Drain, Straggler, Timings, Trigger, utc_now
 from flask_hotreload.rwlock import Gate, Reader, ReadersWriterLock
 from flask_hotreload.side_effects import THREAD_PREFIX, Census
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
+#: How much of the time for preparing may be spent on letting requests have their turn.
+_RESTING = 0.25
+
 
 class Host(Protocol):
     """What a transaction needs of the application that it changes."""
@@ -55,7 +59,14 @@ class Host(Protocol):
         """The absolute path of a script of the document; ``None``: the application's own."""
 
     def stager(self, table: DispatchTable, loader: ModuleLoader, joined: Joining) -> Stager: ...
-    def routes(self, table: DispatchTable, current: Generation, undo: Callable[[Callable[[], object]], None]) -> Any:
+    def routes(
+        self,
+        table: DispatchTable,
+        current: Generation,
+        undo: Callable[[Callable[[], object]], None],
+        *,
+        give_way: Callable[[], object],
+    ) -> Any:
         """The URL map for ``table``. Raise :class:`ReloadInvalid` for a collision."""
 
     def explain(self, error: LoadError) -> LoadError:
@@ -135,9 +146,11 @@ class Transaction:
         self._namespaces: list[Namespace] = []
         self._guards: list[NamespaceGuard] = []
         self._undo: list[Callable[[], object]] = []
+        self._undoing = Deadline(None)
+        self._aborted = False
         self._migrations: list[tuple[ModuleType, ModuleType]] = []  # (old, new)
         self._joined = Joining(host.server)
-        self._thread = BoundedThread(f"{THREAD_PREFIX}{document.id}", on_late_end=self._end_late)
+        self._threads: list[BoundedThread] = []  # all but the last were given up
         self._loader: ModuleLoader | None = None
         self.staged: Staged | None = None
         self.next: Generation | None = None
@@ -150,9 +163,9 @@ class Transaction:
         """Raise :class:`LoadError` or :class:`ReloadInvalid`."""
         with self._timed("prepare_ms"):
             try:
-                self.staged, self.next = self._thread.run(self._stage, seconds=self._limits.prepare_timeout)
+                self.staged, self.next = self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
             except Overrun as overrun:
-                raise self._hanging(overrun) from None
+                raise hanging_import(overrun, self.snapshot) from None
             except LoadError as error:
                 explained = self._host.explain(error)
                 if explained is error:
@@ -224,20 +237,19 @@ class Transaction:
             self.drained = Drain(self.drained.in_flight, self.drained.stragglers, self._gate.held)
 
     def abort(self) -> None:
-        """Undo in reverse, then open. What an undo raises is a warning: the others run all the same."""
+        """Undo in reverse, then open. What goes wrong in foreign code is a warning: the others run all the same."""
+        self._undoing = Deadline(self._limits.apply_timeout)
         try:
             while self._undo:
-                undo = self._undo.pop()
-                try:
-                    undo()
-                except Exception as error:  # noqa: BLE001  # foreign code; it must not keep the gate closed
-                    self.warnings.append(f"undo {_name_of(undo)} failed: {type(error).__name__}: {error}")
+                self._undo.pop()()
         finally:
+            self._aborted = True
             self.open()
 
     def close(self) -> None:
         """Let go of the thread and, unless committed, of everything staged."""
-        self._thread.close()
+        for thread in self._threads:
+            thread.close()
         if not self.committed and not self.hung and self._loader is not None:
             self._loader.abort()
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
@@ -251,24 +263,24 @@ class Transaction:
     @property
     def hung(self) -> bool:
         """Whether code of this transaction was given up and is still running."""
-        return self._thread.hung
+        return any(thread.hung for thread in self._threads)
 
     @property
     def timings(self) -> Timings:
         return Timings(**{name: round(value, 3) for name, value in self._milliseconds.items()})
 
     def undo(self, function: Callable[[], object]) -> None:
-        """Run ``function`` if this transaction is aborted."""
-        self._undo.append(function)
+        """Run ``function``, a callback's, if this transaction is aborted: within a time limit, as the callback."""
+        self._undo.append(functools.partial(self._run_undo, function))
 
     # What runs on the transaction's thread ---------------------------------------------------------------------
 
     def _stage(self) -> tuple[Staged, Generation]:
-        joining.set(self._joined)
         current, host = self.current, self._host
+        pace = Pace(at_most=self._limits.prepare_timeout * _RESTING)
         entries = [entry for entry in self.document.data or () if entry.has_script and not entry.exclusive_module]
         scripts = [host.script(entry.script_path) for entry in entries]
-        self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts)
+        self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts, give_way=pace.give_way)
         with loader.world.staging():
             staged = host.stager(current.table, loader, self._joined).stage(self.document)
             self._migrations = [
@@ -279,7 +291,7 @@ class Transaction:
         generation = Generation(
             number=self.number,
             table=staged.table,
-            routes=host.routes(staged.table, current, self.undo),
+            routes=host.routes(staged.table, current, self._undo.append, give_way=pace.give_way),
             wsgi_app=current.wsgi_app,
             label=self.document.label,
             modules={**current.modules, **self._digests(loader)},
@@ -297,18 +309,31 @@ class Transaction:
             try:
                 self._bounded(functools.partial(self._host.verify, check), budget)
             except Overrun as overrun:
-                where = _shown(*self._place(overrun))
-                raise CheckFailed(f"{where}check of {check} {_overran(overrun)}") from None
+                where = shown(*place_of_overrun(overrun, self.snapshot))
+                raise CheckFailed(f"{where}check of {check} {overran(overrun)}") from None
 
-    def _bounded(self, function: Callable[[], Result], budget: Deadline) -> Result:
-        """Run ``function`` in the staged world, as a reader of the staged generation. Raise :class:`Overrun`."""
+    def _bounded(
+        self, function: Callable[[], Result], budget: Deadline, *, generation: Generation | None = None
+    ) -> Result:
+        """Run ``function`` in the staged world, as a reader of ``generation``, or the staged one.
+
+        Raise :class:`Overrun`.
+        """
 
         def in_world() -> Result:
             assert self._loader is not None
-            with self._loader.world.staging(), self._lock.passing(self.next), self._host.context():
+            reading = self._lock.passing(generation or self.next)
+            with self._loader.world.staging(), reading, self._host.context():
                 return function()
 
-        return self._thread.run(in_world, seconds=budget.remaining() or 0.0)
+        return self._thread().run(in_world, seconds=budget.remaining() or 0.0)
+
+    def _thread(self) -> BoundedThread:
+        if not self._threads or self._threads[-1].given_up:
+            thread = BoundedThread(f"{THREAD_PREFIX}{self.document.id}", on_late_end=self._end_late)
+            thread.context.run(joining.set, self._joined)
+            self._threads.append(thread)
+        return self._threads[-1]
 
     # Applying --------------------------------------------------------------------------------------------------
 
@@ -322,25 +347,33 @@ class Transaction:
         self._guards.append(guard)
         self._undo.append(guard.restore)
 
-        def outcome() -> BaseException | None:
-            try:
-                call()
-            except BaseException as error:  # noqa: BLE001  # SystemExit in a callback must not end the process
-                return error
-            return None
-
         try:
-            error = self._bounded(outcome, budget)
+            error = self._bounded(functools.partial(_error_of, call), budget)
         except Overrun as overrun:
-            file, line = self._place(overrun, foreign)
-            raise ApplyError(f"{_shown(file, line)}{what} {_overran(overrun)}", file=file, line=line) from None
+            file, line = place_of_overrun(overrun, self.snapshot, foreign)
+            raise ApplyError(f"{shown(file, line)}{what} {overran(overrun)}", file=file, line=line) from None
         finally:
             guard.settle()
         if error is not None:
-            file, line = _place_of(error, foreign)
+            file, line = place_of(error, foreign)
             raise ApplyError(
-                f"{file}:{line}: {what} raised {type(error).__name__}: {error}", file=file, line=line, original=error
+                f"{shown(file, line)}{what} raised {type(error).__name__}: {error}",
+                file=file,
+                line=line,
+                original=error,
             ) from error
+
+    def _run_undo(self, function: Callable[[], object]) -> None:
+        try:
+            error = self._bounded(functools.partial(_error_of, function), self._undoing, generation=self.current)
+        except Overrun as overrun:
+            self.warnings.append(
+                f"{shown(*place_of_overrun(overrun, self.snapshot, function))}undo {overran(overrun)}"
+            )
+        else:
+            if error is not None:
+                file, line = place_of(error, function)
+                self.warnings.append(f"{shown(file, line)}undo raised {type(error).__name__}: {error}")
 
     def _set_attributes(self, target: object, values: Any) -> None:
         for name, value in values.items():
@@ -360,30 +393,16 @@ class Transaction:
 
     def _end_late(self) -> None:
         """Code that was given up has ended: what it did since is undone."""
+        while self._aborted and self._undo:
+            self._undo.pop()()
+        for thread in self._threads:
+            thread.close()
         if self._loader is None:
             return
         staged = [value for module in self._loader.staged.values() for value in vars(module).values()]
         for guard in reversed(self._guards):
             guard.restore_late(staged)
         self._loader.abort()
-
-    def _place(self, overrun: Overrun, foreign: Callable[..., Any] | None = None) -> tuple[str | None, int | None]:
-        """Where overrun code was when its time was up: its innermost line in the project or in ``foreign``'s file."""
-        roots = self.snapshot.roots
-        code = getattr(inspect.unwrap(foreign), "__code__", None) if foreign is not None else None
-        own = getattr(code, "co_filename", None)
-        for file, line in overrun.stack:
-            if file == own or (os.path.isabs(file) and roots.contains(roots.real_path(file))):
-                return file, line
-        return own, None
-
-    def _hanging(self, overrun: Overrun) -> LoadError:
-        """Where the import was when its time was up: its innermost line in the new code."""
-        files = {source.path for source in self.snapshot.sources.values()}
-        place = next(((file, line) for file, line in overrun.stack if file in files), None)
-        file, line = place if place is not None else (None, None)
-        where = f"{file}:{line}" if place is not None else "the new code"
-        return LoadError(f"{where}: its import {_overran(overrun)}", file=file, line=line)
 
     def _not_taken(self) -> list[str]:
         assert self.staged is not None
@@ -411,31 +430,17 @@ def _straggler(reader: Reader) -> Straggler:
     return Straggler(reader.method, reader.path, round(reader.age_ms, 3))
 
 
-def _shown(file: str | None, line: int | None) -> str:
-    """The beginning of a message."""
-    return "" if file is None else f"{file}: " if line is None else f"{file}:{line}: "
-
-
-def _overran(overrun: Overrun) -> str:
-    state = "it was interrupted" if overrun.ended else "and cannot be interrupted"
-    return f"had not ended after {overrun.seconds:g} s; {state}"
+def _error_of(call: Callable[[], object]) -> BaseException | None:
+    """What foreign code raises. Returned, so that its SystemExit or KeyboardInterrupt is not the asker's."""
+    try:
+        call()
+    except BaseException as error:  # noqa: BLE001  # as said
+        return error
+    return None
 
 
 def _name_of(function: object) -> str:
     return str(getattr(function, "__qualname__", None) or repr(function))
-
-
-def _place_of(error: BaseException, foreign: Callable[..., Any]) -> tuple[str | None, int | None]:
-    """Where foreign code raised ``error``: the last frame in its own file, else where it is defined."""
-    code = getattr(inspect.unwrap(foreign), "__code__", None)
-    file = code.co_filename if code is not None else None
-    line = code.co_firstlineno if code is not None else None
-    traceback = error.__traceback__
-    while traceback is not None:
-        if traceback.tb_frame.f_code.co_filename == file:
-            line = traceback.tb_lineno
-        traceback = traceback.tb_next
-    return file, line
 
 
 def _put_attribute(target: object, name: str, value: object) -> None:

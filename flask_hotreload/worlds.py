@@ -23,9 +23,9 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.abc import InspectLoader
 from importlib.machinery import ModuleSpec
 from importlib.util import module_from_spec, resolve_name
-from threading import get_ident
 from types import ModuleType
 from typing import Any
 
@@ -60,7 +60,7 @@ class World(Overlay):
         are the live modules; it has the finder's targets and what they are the first to import.
         False (a whole generation): every project name is the world's own.
     ``give_way``
-        Called before each module's body, so that the caller can pace the import.
+        Called before each module is compiled and before its body runs, so that the caller can pace the import.
 
     ``committed`` turns true when the world's modules have become the live ones: contexts in it are live contexts from
     then on. Once ``closed``, a world imports nothing more and holds nothing.
@@ -202,7 +202,7 @@ class World(Overlay):
         return module
 
     def _load_own(self, name: str, parent: ModuleType | None) -> ModuleType:
-        me = get_ident()
+        me = threading.get_ident()  # looked up late: gevent may have replaced it since the import
         module: ModuleType | None = None
         while True:
             with self._lock:
@@ -280,9 +280,12 @@ class World(Overlay):
 
     def _run_body(self, name: str, module: ModuleType) -> ModuleType:
         """Run it, and return the module that is known by the name afterwards: a body may put another in its place."""
+        spec = module.__spec__
         if self._give_way is not None:
             self._give_way()
-        spec = module.__spec__
+            if spec is not None and isinstance(spec.loader, InspectLoader):
+                spec.loader.get_code(name)  # compiled in a turn of its own; the body's begins after it
+                self._give_way()
         if spec is not None and spec.loader is not None:
             spec.loader.exec_module(module)
         final = self._own.get(name, ABSENT)

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
+from time import monotonic
 
 from example_app.load import Call, Generations, Load, Sample, WrongAnswerError, old_after_new
 
@@ -43,7 +44,7 @@ class Checker:
     """A context manager: ``clients`` connections send ``rate`` requests a second in all until it is left.
 
     ``one_code``: whether the third rule holds; not over a restart, where generations keep their numbers while the
-    code is that on disk.
+    code is that on disk. ``by``: what the second rule counts, ``"edition"`` where there are no generations.
     """
 
     def __init__(
@@ -54,15 +55,20 @@ class Checker:
         rate: float = 150.0,
         timeout: float = 60.0,
         one_code: bool = True,
+        by: str = "generation",
     ) -> None:
+        self._first_round = clients / rate
         self._load = Load(address, self._calls, clients=clients, rate=rate, timeout=timeout)
         self._one_code = one_code
+        self._by = by
         self._lock = Lock()  # guards all below
         self._editions: dict[int, int] = {}
         self._processes: dict[str, list[int]] = {}  # by path, which names the client: who gave each of its answers
 
     def __enter__(self) -> Checker:
+        """Return when each client has an answer, and so a connection to somebody known."""
         self._load.__enter__()
+        self.settle(monotonic() + self._first_round)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -71,6 +77,11 @@ class Checker:
     def settle(self, moment: float, *, timeout: float = 60.0) -> None:
         """Wait until each request due before ``moment`` has ended."""
         assert self._load.settle(moment, timeout=timeout), "there are requests that nobody answers"
+
+    def processes(self) -> set[int]:
+        """Who has answered so far."""
+        with self._lock:
+            return set(chain.from_iterable(self._processes.values()))
 
     def samples(self, since: float = 0.0, until: float = float("inf")) -> list[Sample]:
         return self._load.samples(since, until)
@@ -128,4 +139,4 @@ class Checker:
             if self._one_code and known != edition:
                 raise WrongAnswerError(f"generation {generation} is edition {known} and, in process {pid}, {edition}")
             self._processes.setdefault(path, []).append(pid)
-        return Generations(generation, generation)
+        return Generations(told[self._by], told[self._by])

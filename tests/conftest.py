@@ -137,7 +137,8 @@ def nothing_is_left():
     files = open_files()
     yield
     # A generation is retired by a thread of its own once the last reference to it is gone.
-    gc.collect()
+    if interpreter.installs:
+        gc.collect()
     until(lambda: not interpreter.installs, "a world of modules is still installed")
     for thread in set(threading.enumerate()) - threads:
         thread.join(10)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -74,6 +75,7 @@ def serve(
     ready: str = "/",
     patience: float = 30.0,
     control_socket: bool = False,
+    own_socket: bool = False,
 ) -> Iterator[Server]:
     """Start ``kind`` ("gunicorn", "flask" for ``flask run``, or "waitress") and wait until it answers.
 
@@ -84,7 +86,12 @@ def serve(
     with _listening() as listener, tempfile.NamedTemporaryFile(prefix="server-", suffix=".log") as log:
         port = listener.getsockname()[1]
         if kind == "gunicorn":
-            command = _gunicorn(app, listener, workers, worker_class, threads)
+            command = _gunicorn(app, f"fd://{listener.fileno()}", workers, worker_class, threads)
+            if own_socket:
+                # And by its script: started as a module, the second one would find gunicorn.http for http.
+                command = [shutil.which("gunicorn", path=os.path.dirname(sys.executable)) or "gunicorn", *command[2:]]
+                command[command.index("--bind") + 1] = f"127.0.0.1:{port}"
+                listener.close()
             if not control_socket:
                 command.append("--no-control-socket")
         elif kind == "waitress":
@@ -125,8 +132,8 @@ def _listening() -> socket.socket:
     return listener
 
 
-def _gunicorn(app: str, listener: socket.socket, workers: int, worker_class: str, threads: int) -> list[str]:
-    command = ["-m", "gunicorn", app, "--bind", f"fd://{listener.fileno()}"]
+def _gunicorn(app: str, address: str, workers: int, worker_class: str, threads: int) -> list[str]:
+    command = ["-m", "gunicorn", app, "--bind", address]
     command += ["--workers", str(workers), "--worker-class", worker_class, "--graceful-timeout", "5"]
     return [*command, "--threads", str(threads)] if worker_class == "gthread" else command
 

@@ -152,14 +152,14 @@ def test_a_dispatcher_can_reload_all_workers(start, worker_class):
         assert editions(running) == dict.fromkeys(workers, 1)
 
 
-@pytest.mark.parametrize("what", ["lambda", "object"])
-def test_what_other_workers_cannot_be_told_is_refused_with_the_remedy(start, what):
+@pytest.mark.parametrize(("what", "remedy"), [("lambda", "top level of a module"), ("object", "by a callback")])
+def test_what_other_workers_cannot_be_told_is_refused_with_the_remedy(start, what, remedy):
     with start(workers=2) as running:
         running.await_members()
         refusal = running.call("reload_unsendable", what)
         assert refusal.startswith("ReloadInvalid: ")
         assert "where" in refusal
-        assert "callback" in refusal
+        assert remedy in refusal
         assert generations(running) == {0}
 
 
@@ -201,9 +201,7 @@ def test_nothing_is_written_into_the_working_folder(start):
 def test_workers_meet_where_nobody_else_can_enter(start):
     with start(workers=2) as running:
         running.await_members()
-        folder = running.store()
-        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-        assert all(not stat.S_IMODE(each.stat().st_mode) & 0o077 for each in folder.rglob("*"))
+        assert stat.S_IMODE(running.store().stat().st_mode) == 0o700
 
 
 # Workers that come and go ------------------------------------------------------------------------------------------
@@ -241,6 +239,19 @@ def test_the_first_request_of_a_later_worker_is_answered_by_what_is_committed(st
             assert (answer["edition"], answer["generation"]) == (1, 1)
 
 
+@pytest.mark.xfail(reason="gunicorn ends the service if a worker cannot import what lies on disk", strict=True)
+def test_a_worker_that_boots_while_the_disk_holds_refused_code_serves_what_is_committed(start):
+    with start(workers=2, options=("-c", "python:flask_hotreload.gunicorn")) as running:
+        before = running.await_members()
+        running.edit(1)
+        running.reload()
+        running.edit(2, extra="\nraise RuntimeError('broken on purpose')\n")
+        assert running.post_reload()[0] == 422
+        running.kill(max(before))
+        until(lambda: running.workers() - before, "no worker replaces the killed one", seconds=5)
+        assert editions(running, running.await_members()) == dict.fromkeys(running.workers(), 1)
+
+
 def test_before_anything_is_reloaded_a_later_worker_serves_the_disk(start):
     with start(workers=1, worker_class="sync") as running:
         (old,) = running.await_members()
@@ -268,16 +279,17 @@ def test_workers_that_are_added_catch_up_and_take_part_and_those_removed_are_out
         running.await_members()
         running.edit(1)
         running.reload()
-        running.signal(signal.SIGTTIN)
-        running.signal(signal.SIGTTIN)
-        more = running.await_members(4)
+        for number in (3, 4):
+            running.signal(signal.SIGTTIN)
+            more = running.await_members(number)
         assert editions(running) == dict.fromkeys(more, 1)
         running.edit(2)
         assert len(running.reload()["workers"]) == 4
         assert editions(running) == dict.fromkeys(more, 2)
-        for _ in range(3):
+        for number in (3, 2, 1):
             running.signal(signal.SIGTTOU)
-        (left,) = running.await_members(1)
+            left = running.await_members(number)
+        (left,) = left
         running.edit(3)
         report = running.reload()
         assert [worker["pid"] for worker in report["workers"]] == [left]
@@ -383,7 +395,7 @@ def test_a_hup_of_preloaded_code_keeps_what_is_committed_since_gunicorn_imports_
 
 
 def test_a_second_master_has_a_journal_of_its_own(start):
-    with start(workers=2) as running:
+    with start(workers=2, own_socket=True) as running:
         first = running.await_members()
         running.edit(1)
         running.reload()

@@ -22,13 +22,16 @@ def start(tmp_path):
     return start
 
 
-def reload_many(running, number):
-    """``number`` good reloads; between them code that does not import, and callbacks that fail. Return the pauses."""
+def reload_many(running, number, *, broken=True):
+    """``number`` good reloads; between them callbacks that fail and, if ``broken``, code that does not import.
+
+    Return the pauses in milliseconds.
+    """
     pauses = []
     edition = generation = running.call("where")["generation"]
     for attempt in range(number):
         edition += 1
-        if attempt % 5 == 2:
+        if broken and attempt % 5 == 2:
             running.edit(edition, extra=BROKEN)
             assert running.post_reload()[0] == 422
             edition += 1
@@ -45,13 +48,17 @@ def reload_many(running, number):
     return pauses
 
 
-def check_load(running, number, **options):
+def check_load(running, number, *, first=frozenset(), successors=0, broken=True, **options):
+    """Reload ``number`` times, and on until that many workers that are not of the ``first`` have answered."""
+    pauses = []
     with Checker(running.address, **options) as checker:
-        pauses = reload_many(running, number)
+        while len(pauses) < number or len(checker.processes() - first) < successors:
+            assert len(pauses) < 50 * number, "no worker has been replaced"
+            pauses += reload_many(running, min(number, 20), broken=broken)
     verdict = checker.verdict()
     verdict.assert_clean()
     print(
-        f"{verdict.requests} requests to {len(verdict.processes)} processes over {number} reloads; longest wait "
+        f"{verdict.requests} requests to {len(verdict.processes)} processes over {len(pauses)} reloads; longest wait "
         f"{verdict.longest_wait * 1000:.1f} ms; longest pause {max(pauses):.1f} ms"
     )
     return verdict
@@ -62,7 +69,8 @@ def test_reloads_under_load_lose_nobody_and_never_go_back(start, worker_class):
     with start(worker_class=worker_class) as running:
         workers = running.await_members()
         verdict = check_load(running, 20)
-        assert set(verdict.processes) == workers
+        assert len(verdict.processes) > 1
+        assert set(verdict.processes) <= workers
         assert {0, 20} <= set(verdict.generations)
 
 
@@ -76,11 +84,11 @@ def test_three_hundred_reloads_under_load_lose_nobody_and_never_go_back(start, w
 
 def check_with_workers_that_come_and_go(start, worker_class, number):
     # Without kept-alive connections: a client that sends on one which the server is just closing cannot know.
-    options = ("--max-requests", "60", "--max-requests-jitter", "30", "--keep-alive", "0")
+    options = ("--max-requests", "50", "--max-requests-jitter", "30", "--keep-alive", "0")
     with start(worker_class=worker_class, options=options) as running:
         first = running.await_members()
-        verdict = check_load(running, number)
-        assert len(set(verdict.processes) - first) >= 2
+        # gunicorn ends the service if a worker cannot import what lies on disk: no file may be broken just then.
+        check_load(running, number, first=first, successors=4, broken=False, rate=250.0)
 
 
 @pytest.mark.parametrize("worker_class", ["sync", "gthread", "gevent"])

@@ -178,10 +178,17 @@ def test_a_callable_needs_no_script():
     assert not entry(dispatcher=answer).has_script
 
 
+def test_a_name_with_a_colon_is_a_live_callable():
+    assert not entry(dispatcher="package.module:function").has_script
+    assert entry(dispatcher="function").has_script
+    assert entry(dispatcher="package.module:function").own_name == "function"
+
+
 @pytest.mark.parametrize("key", ["scriptPath", "isInstance", "exclusiveModule"])
-def test_a_callable_comes_without_what_belongs_to_a_script(key):
+@pytest.mark.parametrize("dispatcher", [test_a_callable_needs_no_script, "package.module:function"])
+def test_a_callable_comes_without_what_belongs_to_a_script(key, dispatcher):
     value = "a.py" if key == "scriptPath" else True
-    assert key in refusal({"data": {"dispatcher": test_a_callable_needs_no_script, key: value}})
+    assert key in refusal({"data": {"dispatcher": dispatcher, key: value}})
 
 
 @pytest.mark.parametrize("nameless", [lambda: 5, type("Callable", (), {"__call__": lambda self: 5})()])

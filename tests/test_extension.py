@@ -150,9 +150,10 @@ def test_a_function_is_served_under_its_name_or_another_and_its_aliases(app, rpc
     assert (described["name"], described["aliases"]) == ("say", ["tell", "parrot", "mimic"])
 
 
-@pytest.mark.parametrize("alias", ["parrot", ("parrot",)])
-def test_one_alias_is_a_string_or_a_tuple(app, rpc, alias):
+@pytest.mark.parametrize("alias", ["parrot", ("parrot",), ["parrot", "one", "parrot"]])
+def test_aliases_are_a_string_or_several_and_double_names_do_not_count(app, rpc, alias):
     rpc.register_function(lambda: 1, "/api", name="one", aliases=alias)
+    assert rpc.status()["dispatchers"][0]["aliases"] == ["parrot"]
     assert call(app.test_client(), "parrot") == 1
 
 

@@ -195,7 +195,12 @@ def service_with_stops(tmp_path):
     """Four workers, and the folder in which they look for stops."""
     stops = tmp_path / "stops"
     stops.mkdir()
-    with cluster(service(tmp_path / "service"), env={**ENV, "CLUSTER_STOPS": str(stops)}) as running:
+    # A worker that goes on after a stall would else close connections as idle that hold a request.
+    patient = ("--keep-alive", "75")
+    with cluster(service(tmp_path / "service"), env={**ENV, "CLUSTER_STOPS": str(stops)}, options=patient) as running:
+        running.await_members()
+        running.edit(1)
+        running.reload()  # as long as nothing is committed, the successor of a killed worker serves the disk
         yield running, stops
 
 

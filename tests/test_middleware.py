@@ -523,7 +523,7 @@ def test_gunicorn_sends_files_by_itself(gunicorn):
     before = len(status(gunicorn)["sent"])
     answer = requests.get(gunicorn.url + "/file", timeout=10)
     assert len(answer.content) == 1_000_000
-    assert status(gunicorn)["sent"][before:] == [True]
+    until(lambda: status(gunicorn)["sent"][before:] == [True])
     until(lambda: status(gunicorn)["inside"] == 0)  # it closes after the client has read all
 
 

@@ -115,6 +115,16 @@ def test_a_callable_needs_no_script(service):
     assert report.modules == ()
 
 
+def test_a_live_callable_can_be_named_by_its_module(service):
+    service.module.double = lambda amount: 2 * amount
+    service.reload({"dispatcher": f"{service.name}:double", "name": "rate", "path": "/api"})
+    assert service.call("rate", 5) == 10
+    with pytest.raises(ReloadInvalid, match="no module 'nowhere' is loaded"):
+        service.reload({"dispatcher": "nowhere:double", "name": "rate", "path": "/api"})
+    with pytest.raises(ReloadInvalid, match="has no callable 'triple'"):
+        service.reload({"dispatcher": f"{service.name}:triple", "name": "rate", "path": "/api"})
+
+
 def test_type_hints_of_the_new_function_are_held(service):
     service.write("handlers.py", "def rate(amount: str) -> str: return amount")
     service.reload("rate")
@@ -169,6 +179,13 @@ def test_aliases_are_kept_unless_the_document_or_the_new_function_says_others(se
     assert service.call("toll", 5) == 15
     with pytest.raises(Refused, match="Method not found"):
         service.call("fee", 5)
+
+
+def test_a_dispatcher_that_is_named_by_an_alias_keeps_all_its_names(site):
+    site.serve('@rpc.dispatcher("/api", aliases=["price", "cost"])\ndef rate(amount: int) -> int: return amount')
+    report = site.reload({"dispatcher": lambda amount: 2 * amount, "name": "price", "path": "/api"})
+    assert {site.call(name, 5) for name in ("rate", "price", "cost")} == {10}
+    assert {change.change for change in report.changes} == {"replaced"}
 
 
 def test_a_dispatcher_that_is_served_under_another_name_is_found_by_its_function(site):

@@ -102,6 +102,31 @@ def test_a_straggler_finishes_on_its_own_generation(site, threads):
     assert site.rpc.generation == 1
 
 
+def test_a_straggler_finds_the_modules_of_its_own_generation(site, threads):
+    site.write("handlers.py", "VERSION = 1\ndef version() -> int: return VERSION")
+    site.serve(
+        """
+        import importlib, sys, threading
+        import handlers
+        rpc.register_function(handlers.version, "/api")
+        entered, leave = threading.Semaphore(0), threading.Event()
+        @rpc.dispatcher("/api")
+        def slow() -> list:
+            entered.release()
+            assert leave.wait(30)
+            import handlers
+            found = handlers, sys.modules["handlers"], importlib.import_module("handlers")
+            return [module.VERSION for module in found]
+        """
+    )
+    [slow] = ask_slowly(site, threads)
+    site.write("handlers.py", "VERSION = 2\ndef version() -> int: return VERSION")
+    site.reload("version", timeout=0)
+    assert (site.call("version"), site.load("handlers").VERSION) == (2, 2)
+    site.module.leave.set()
+    assert slow.result(10) == [1, 1, 1]
+
+
 def test_the_configured_time_out_holds_where_the_document_names_none(site, threads):
     site.serve(SLOW, timeout=0.01)
     site.write("handlers.py", NEW)
@@ -159,6 +184,16 @@ def test_a_response_that_a_test_forgot_to_close_delays_nothing(service):
     assert service.call("version") == 2
     assert forgotten.get_json() == 1
     forgotten.close()
+
+
+def test_a_retry_that_comes_before_the_end_gets_the_same_report(service, threads):
+    [slow] = ask_slowly(service, threads)
+    both = [threads.submit(service.reload, "version", id="deploy-77") for _ in range(2)]
+    until(lambda: service.rpc._service.reloader.lock.closed, "the gate was not closed")
+    service.module.leave.set()
+    assert both[0].result(10) is both[1].result(10)
+    assert slow.result(10) == 1
+    assert service.rpc.generation == 1
 
 
 def test_reloads_take_turns(service, threads):

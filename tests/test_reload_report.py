@@ -4,6 +4,7 @@ import atexit
 import gc
 import logging
 import os
+import pickle
 import socket
 import threading
 import weakref
@@ -99,6 +100,15 @@ def test_the_report_of_a_failure_has_the_same_fields_and_the_error(service):
 def service_report(service):
     service.write("handlers.py", "def rate(amount: int) -> int: return 2 * amount")
     return service.reload("rate")
+
+
+def test_an_error_pickles_with_its_report(service):
+    service.write("handlers.py", "def rate(:")
+    with pytest.raises(LoadError) as caught:
+        service.reload("rate")
+    again = pickle.loads(pickle.dumps(caught.value))
+    assert (type(again), str(again), again.line) == (LoadError, str(caught.value), 1)
+    assert again.report == caught.value.report
 
 
 def test_a_report_is_frozen(service):

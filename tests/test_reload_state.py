@@ -1,8 +1,9 @@
-"""What a reload hands over from old code to new: overload, callbacks, instances, migrations, kept objects."""
+"""What a reload hands over from old code to new: overload, callbacks, instances, migrations."""
 
 import threading
 
 import pytest
+from conftest import until
 
 from flask_hotreload import ApplyError, LoadError, ReloadInvalid
 
@@ -176,8 +177,6 @@ def test_callbacks_run_while_nobody_is_inside_and_held_requests_see_what_they_di
 
 
 def _until_held(service, count):
-    from conftest import until
-
     until(lambda: service.rpc.status()["held"] == count, "nobody is held")
 
 
@@ -207,7 +206,22 @@ def test_an_undo_that_fails_is_a_warning_and_the_others_run(service):
     with pytest.raises(ApplyError) as caught:
         service.reload(entry("hit", overload=[callback, _fail]))
     assert done == ["first"]
-    assert any("ZeroDivisionError" in warning for warning in caught.value.report.warnings)
+    [warning] = caught.value.report.warnings
+    assert warning.startswith(f"{__file__}:")
+    assert warning.endswith("undo raised ZeroDivisionError: division by zero")
+
+
+def test_an_undo_may_call_the_application_as_it_was(service):
+    answers = []
+
+    def callback(server, module, dispatcher):
+        server.undo(lambda: answers.append(service.call("hit")))
+
+    service.write("handlers.py", "def hit() -> int: return 42")
+    with pytest.raises(ApplyError):
+        service.reload(entry("hit", overload=[callback, _fail]))
+    assert answers == [1]
+    assert service.call("hit") == 2
 
 
 def test_undo_is_for_callbacks_only(service):
@@ -359,58 +373,3 @@ def test_a_migration_that_fails_changes_nothing_and_names_its_line(service):
     assert (caught.value.file, caught.value.line) == (file, 3)
     assert isinstance(caught.value.original, ValueError)
     assert service.call("hit") == 5
-
-
-# Kept objects and retirement -------------------------------------------------------------------------------------
-
-
-def test_a_kept_object_is_the_same_in_every_generation_and_made_once(site):
-    body = 'made = []\nmodel = rpc.keep("model", lambda: made.append(1) or object())\n'
-    code = body + '@rpc.dispatcher("/api")\ndef hit() -> int: return id(model)'
-    site.serve(code)
-    before = site.call("hit")
-    site.rewrite(code)
-    site.rpc.reload({"dispatcher": "hit", "path": "/api"})
-    assert site.call("hit") == before
-    assert site.load(site.name).made == []
-
-
-def test_on_retire_runs_in_reverse_once_the_last_request_has_left(site):
-    entered, leave, retired = threading.Event(), threading.Event(), threading.Event()
-    site.serve("order = None\n")
-    site.write(
-        "handlers.py",
-        f"""
-        from {site.name} import rpc
-        order, entered, leave, retired = [], None, None, None
-        rpc.on_retire(lambda: (order.append("first"), retired.set()))
-        rpc.on_retire(lambda: order.append("second"))
-        def wait() -> list:
-            entered.set()
-            assert leave.wait(10)
-            return list(order)
-        def hit() -> int: return 0
-        """,
-    )
-    order, answers = [], []
-    given = {"order": order, "entered": entered, "leave": leave, "retired": retired}
-    site.reload(entry("wait", overload=given), entry("hit"))
-    asking = threading.Thread(target=lambda: answers.append(site.call("wait")))
-    asking.start()
-    assert entered.wait(10)
-    site.write("handlers.py", "def wait() -> int: return 0\ndef hit() -> int: return 1")
-    site.reload("wait", "hit", timeout=0)
-    assert order == []
-    leave.set()
-    asking.join(10)
-    assert answers == [[]]
-    assert retired.wait(10)
-    assert order == ["second", "first"]
-
-
-def test_what_only_another_module_registered_is_not_retired_with_a_generation(site):
-    site.serve("order = []\nrpc.on_retire(lambda: order.append('app'))")
-    site.write("handlers.py", "def hit() -> int: return 1")
-    site.reload("hit")
-    site.reload("hit")
-    assert site.module.order == []

@@ -297,22 +297,19 @@ def test_a_stale_marker_does_not_pass():
 
 
 class Interleaved(dict):
-    """The lock's readers; ``before`` runs once, at the last moment before somebody is written in."""
+    """The lock's readers; ``before[operation]`` runs once, at the last moment before somebody is written in."""
 
-    before = None
+    def __init__(self, readers=()):
+        super().__init__(readers)
+        self.before = {}
 
     def __setitem__(self, slot, root):
-        self.happen()
+        self.before.pop("one", int)()
         super().__setitem__(slot, root)
 
     def update(self, slots):
-        self.happen()
+        self.before.pop("several", int)()
         super().update(slots)
-
-    def happen(self):
-        before, self.before = self.before, None
-        if before is not None:
-            before()
 
 
 @pytest.mark.parametrize("way", ["open", "just opened"])
@@ -329,7 +326,7 @@ def test_a_reader_is_held_by_a_writer_that_counted_before_it_was_written_in(way)
         if way == "just opened":  # the barrier is there, and open: its writer was interrupted
             earlier.do(lock.close, earlier_gate)
             earlier_gate._barrier.open()
-        lock._readers.before = write
+        lock._readers.before["one" if way == "open" else "several"] = write
         held = reader.start(enter, lock)
         until(lambda: lock.held == 1)
         assert lock.in_flight == 0
@@ -351,7 +348,7 @@ def test_a_nested_reader_is_held_by_a_writer_that_counted_before_it_and_after_it
                 assert writer.do(lock.drain, gate) == ()
 
             lock._readers = Interleaved(lock._readers)
-            lock._readers.before = write
+            lock._readers.before["one"] = write
             held = entrant.start(context.run, enter, lock)
             until(lambda: lock.held == 1)
             assert lock.in_flight == 0
@@ -642,8 +639,9 @@ def test_an_interruption_at_any_point_leaves_no_trace(victim):
         lock = ReadersWriterLock()
         with actors(3) as cast:
             others = []
+            gate = Gate()
             try:
-                victims[victim](lock, profile, others, *cast)
+                victims[victim](lock, gate, profile, others, *cast)
             except Interruption:
                 hit = True
             else:
@@ -664,7 +662,7 @@ def test_an_interruption_at_any_point_leaves_no_trace(victim):
     assert n > 20, "the interruptions have missed the lock"
 
 
-def interrupted_writer(lock, profile, others, late, *_):
+def interrupted_writer(lock, _, profile, others, late, *__):
     with reading(lock):
         sys.setprofile(profile)
         with lock.write():
@@ -675,8 +673,8 @@ def interrupted_writer(lock, profile, others, late, *_):
         sys.setprofile(None)
 
 
-def interrupted_reader(lock, profile, others, writer, opener, fellow):
-    gate, done = Gate(), threading.Event()
+def interrupted_reader(lock, gate, profile, others, writer, opener, fellow):
+    done = threading.Event()
     writer.do(lock.close, gate)
 
     def open_then():
@@ -697,8 +695,8 @@ def interrupted_reader(lock, profile, others, writer, opener, fellow):
         done.set()
 
 
-def interrupted_lender(lock, profile, others, writer, opener, _):
-    gate, done = Gate(), threading.Event()
+def interrupted_lender(lock, gate, profile, others, writer, opener, _):
+    done = threading.Event()
 
     def open_then():
         until(lambda: lock.held == 1 or done.is_set())

@@ -28,7 +28,6 @@ SERVERS = {
     "gunicorn gthread": {"kind": "gunicorn", "worker_class": "gthread"},
     "gunicorn gevent": {"kind": "gunicorn", "worker_class": "gevent"},
     "gunicorn gthread --preload": {"kind": "gunicorn", "worker_class": "gthread", "options": ["--preload"]},
-    "gunicorn sync --preload": {"kind": "gunicorn", "worker_class": "sync", "options": ["--preload"]},
     "flask run": {"kind": "flask"},
     "waitress": {"kind": "waitress"},
 }
@@ -132,9 +131,7 @@ def site(kind: str, tmp_path: Path, *, workers: int = 1) -> Iterator[Site]:
         env["HOTRELOAD_COORDINATOR"] = "local"
     with (
         ThreadPoolExecutor(8) as pool,
-        serve(
-            app="app:app", cwd=folder, workers=workers, ready="/_reload/health", env=env, **SERVERS[kind]
-        ) as server,
+        serve(app="app:app", cwd=folder, workers=workers, env=env, ready=HEALTH, **SERVERS[kind]) as started,
     ):
         one = Site(folder, started, pool)
         try:

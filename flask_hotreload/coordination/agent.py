@@ -18,6 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from flask_hotreload.coordination.conductor import DEATHS, Conductor
+from flask_hotreload.coordination.merged import raised
 from flask_hotreload.coordination.protocol import (
     Apply,
     CatchUp,
@@ -31,12 +32,12 @@ from flask_hotreload.coordination.protocol import (
 from flask_hotreload.coordination.records import Ballot, Member, TransactionRecord, View, Vote
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
+from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Part, Worker
     from flask_hotreload.document import Document
-    from flask_hotreload.report import ReloadReport
     from flask_hotreload.transaction import Asked
 
 _log = logging.getLogger("flask_hotreload")
@@ -70,7 +71,7 @@ class Agent:
         self._tell = tell
         self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
         self._joined = False
-        self._stopping = False
+        self._stopped = threading.Event()
         self._failed = False
         self._look_again = 0.0
         self._store_error: str | None = None
@@ -101,7 +102,7 @@ class Agent:
 
     def stop(self) -> None:
         """Leave. A transaction that this worker is in goes on without it."""
-        self._stopping = True
+        self._stopped.set()
         self._store.ring([self._member.id])
         if self._thread is not None:
             self._thread.join()
@@ -116,7 +117,7 @@ class Agent:
         if threading.current_thread() is self._thread:
             raise ReloadBusy("code that is part of a reload cannot reload: do it after the reload has ended")
         if self._store_error is not None:
-            raise StoreUnavailable(self._store_error)
+            self._store.view(self._member.release)  # raises if it is still away
         asking = self._conductor.ask(document, asked)
         self._store.ring([self._member.id])
         while not asking.done.wait(1.0):
@@ -126,6 +127,28 @@ class Agent:
             raise asking.outcome
         assert asking.outcome is not None
         return asking.outcome
+
+    def remember(self, report: ReloadReport) -> None:
+        """Tell every worker of it. The reload itself is over: that it cannot be told is no failure of it."""
+        try:
+            self._store.put_report(msgspec.json.encode(report))
+        except StoreUnavailable as error:
+            _log.warning("the report of reload %s could not be kept: %s", report.id, error)
+
+    def history(self) -> list[ReloadReport]:
+        """The last reports of all workers, newest first. Raise :class:`StoreUnavailable`."""
+        return [msgspec.json.decode(each, type=ReloadReport) for each in reversed(self._store.reports())]
+
+    def earlier(self, identity: str) -> ReloadReport | None:
+        """What a transaction with this id, asked for anywhere, came to: its report, or its error."""
+        for report in self.history():
+            if report.id == identity and report.workers:
+                if report.error is not None:
+                    error = raised(report.error)
+                    error.report = report
+                    raise error
+                return report
+        return None
 
     def members(self) -> tuple[Member, ...]:
         """Every living member, as it last told of itself."""
@@ -143,20 +166,29 @@ class Agent:
     # The thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        while not self._stopping:
+        while not self._stopped.is_set():
             try:
                 if not self._step():
                     continue
             except StoreUnavailable as error:
                 self._away(error)
                 self._failed = True  # the participant is told that its action may not have happened
+                self._wait()
             except Exception:  # noqa: BLE001  # the thread must live: what happened is in the log
-                _log.exception("the agent of worker %s failed; it goes on", self._member.id)
-            self._wait()
+                _log.exception("the agent of worker %s failed; it tries again", self._member.id)
+                self._pause(IDLE_RECHECK)
+            else:
+                self._wait()
 
     def _wait(self) -> None:
         busy = self._conductor.busy or self._participant.record is not None or not self._joined
-        self._store.wait(RECHECK if busy else IDLE_RECHECK)
+        self._pause(RECHECK if busy else IDLE_RECHECK)
+
+    def _pause(self, seconds: float) -> None:
+        try:
+            self._store.wait(seconds)
+        except StoreUnavailable:
+            self._stopped.wait(RECHECK)  # nothing can wake us but the end
 
     def _step(self) -> bool:
         """Do one thing; return whether there is nothing more to do before something changes."""

@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -46,6 +46,7 @@ CREATE TABLE journal (
     live INTEGER NOT NULL, payload BLOB NOT NULL, digests TEXT NOT NULL
 );
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
+CREATE TABLE reports (number INTEGER PRIMARY KEY, report BLOB NOT NULL);
 """
 
 
@@ -60,56 +61,57 @@ class Database:
         self._busy_seconds = busy_seconds
         self._first_release = first_release
         self._reading = threading.Lock()  # protects _reader
-        with self._explained():
-            self._lock = WriteLock(file.with_name(f"{file.name}.lock"), seconds=busy_seconds)
-            try:
-                with self._lock.turn():
-                    self._writer = self._opened_or_made()
-                    try:
-                        self._reader = self._connect()
-                        self._reader.execute("SELECT release FROM meta").fetchone()
-                        self._identity = self._identify()
-                    except BaseException:
-                        self._writer.close()
-                        raise
-            except BaseException:
-                self._lock.close()
-                raise
+        self._path, self._log = str(file), f"{file}-wal"
+        try:
+            self._open()
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
 
     def read(self, statement: str, parameters: Sequence[object] = ()) -> list[Any]:
         """The rows."""
-        with self._explained(), self._reading:
-            self._verify()
-            return self._reader.execute(statement, parameters).fetchall()
+        try:
+            with self._reading:
+                self._verify()
+                return self._reader.execute(statement, parameters).fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
 
     def change(self, statement: str, parameters: Sequence[object]) -> bool:
         """Carry out one statement that writes; return whether it has changed anything."""
-        with self._explained(), self._lock.turn():
-            self._verify()
-            return self._writer.execute(statement, parameters).rowcount > 0
+        try:
+            with self._lock:
+                self._verify()
+                return self._writer.execute(statement, parameters).rowcount > 0
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Several statements that take effect together, or not at all if the block raises."""
-        with self._explained(), self._lock.turn():
-            self._verify()
-            self._writer.execute("BEGIN IMMEDIATE")
-            try:
-                yield self._writer
-                self._writer.execute("COMMIT")
-            except BaseException:
-                self._roll_back()
-                raise
+        try:
+            with self._lock:
+                self._verify()
+                self._writer.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._writer
+                    self._writer.execute("COMMIT")
+                except BaseException:
+                    self._roll_back()
+                    raise
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
 
     def tidy(self) -> None:
         """Shorten the write-ahead log, if it is long. Takes milliseconds: not while requests are held."""
-        with self._explained():
-            if os.stat(f"{self.file}-wal").st_size > _LONG_LOG:
-                with self._lock.turn():
+        try:
+            if os.stat(self._log).st_size > _LONG_LOG:
+                with self._lock:
                     self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
 
     def close(self) -> None:
-        with self._lock.turn():
+        with self._lock:
             self._writer.close()
         with self._reading:
             self._reader.close()
@@ -127,6 +129,19 @@ class Database:
             pass  # the error that led here is the one to tell
 
     # Opening -----------------------------------------------------------------------------------------------------
+
+    def _open(self) -> None:
+        with ExitStack() as undo:
+            self._lock = WriteLock(self.file.with_name(f"{self.file.name}.lock"), seconds=self._busy_seconds)
+            undo.callback(self._lock.close)
+            with self._lock:
+                self._writer = self._opened_or_made()
+                undo.callback(self._writer.close)
+                self._reader = self._connect()
+                undo.callback(self._reader.close)
+                self._reader.execute("SELECT release FROM meta").fetchone()  # which makes the log, if there is none
+                self._identity = self._identify()
+            undo.pop_all()
 
     def _opened_or_made(self) -> sqlite3.Connection:
         """Only in this store's turn."""
@@ -244,7 +259,7 @@ class Database:
     # While it is open --------------------------------------------------------------------------------------------
 
     def _identify(self) -> tuple[int, ...]:
-        file, log = os.stat(self.file), os.stat(f"{self.file}-wal")
+        file, log = os.stat(self._path), os.stat(self._log)
         return file.st_dev, file.st_ino, log.st_ino
 
     def _verify(self) -> None:
@@ -258,17 +273,13 @@ class Database:
                 f"the store {self.file} was deleted or replaced while workers meet there; restart them all"
             )
 
-    @contextmanager
-    def _explained(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise StoreUnavailable(f"the store {self.file} {_explanation(error)}") from error
-        except OSError as error:
-            raise StoreUnavailable(
-                f"the store {self.file} cannot be used: {error.strerror or error}; make {self.file.parent} a folder "
-                "in which the workers can read and write files"
-            ) from error
+    def _explained(self, error: sqlite3.Error | OSError) -> StoreUnavailable:
+        if isinstance(error, sqlite3.Error):
+            return StoreUnavailable(f"the store {self.file} {_explanation(error)}")
+        return StoreUnavailable(
+            f"the store {self.file} cannot be used: {error.strerror or error}; make {self.file.parent} a folder "
+            "in which the workers can read and write files"
+        )
 
 
 _REMEDIES = (

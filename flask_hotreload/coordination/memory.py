@@ -12,6 +12,7 @@ from time import monotonic
 from msgspec.structs import replace
 
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.store import REPORTS
 
 FIRST_RELEASE = "0"
 #: So many decisions are remembered after their records have become obsolete.
@@ -34,10 +35,14 @@ class MemoryStore:
         self._journal: list[JournalRecord] = []
         self._obsolete: deque[str] = deque(maxlen=DECISIONS)  # committed transactions
         self._blobs: dict[str, bytes] = {}
+        self._reports: deque[bytes] = deque(maxlen=REPORTS)
         self._rung = False
 
     def now(self) -> float:
         return self._clock()
+
+    def glance(self, release: str, transaction: str | None = None) -> View:
+        return replace(self.view(release, transaction), votes=(), members=())
 
     def view(self, release: str, transaction: str | None = None) -> View:
         with self._changed:
@@ -127,15 +132,15 @@ class MemoryStore:
             self._active = replace(active, phase=to, deadline=deadline, payload=payload)
             return True
 
-    def vote(self, vote: Vote) -> bool:
+    def vote(self, vote: Vote) -> int:
         with self._changed:
             active = self._active
             if active is None or active.id != vote.transaction or (vote.ballot, vote.member) in self._votes:
-                return False
+                return 0
             if active.phase.decided and vote.ballot is not Ballot.SETTLED:
-                return False
+                return 0
             self._votes[vote.ballot, vote.member] = vote
-            return True
+            return sum(ballot is vote.ballot for ballot, _ in self._votes)
 
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
         superseded = {(record.release, generation) for generation in obsolete}
@@ -179,6 +184,14 @@ class MemoryStore:
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
         with self._changed:
             return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}
+
+    def put_report(self, report: bytes) -> None:
+        with self._changed:
+            self._reports.append(report)
+
+    def reports(self) -> list[bytes]:
+        with self._changed:
+            return list(self._reports)
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 

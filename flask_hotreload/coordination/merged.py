@@ -94,7 +94,7 @@ def error_of(
     for key in sorted(refused, key=lambda key: (key[0] is not Ballot.PREPARED, key[1])):
         if (told := parts[key].error) is not None:
             described = replace(told, worker=key[1])
-            error = _raised(described)
+            error = raised(described)
             break
     if error is None or described is None:
         failed = next((worker for worker in report.workers if not worker.ok), None)
@@ -105,7 +105,7 @@ def error_of(
     return error
 
 
-def _raised(told: ErrorReport) -> errors.ReloadError:
+def raised(told: ErrorReport) -> errors.ReloadError:
     """The error that a worker met, made anew from what it tells."""
     if told.type == "LoadError":
         return errors.LoadError(told.message, file=told.file, line=told.line)

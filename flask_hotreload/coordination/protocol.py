@@ -24,7 +24,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from math import inf
 
 from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, View
 
@@ -157,6 +156,7 @@ class Participant:
         self.record: TransactionRecord | None = None
         self._in_doubt_seconds = in_doubt
         self._away_since: float | None = None
+        self._aborting = False  # its last word was TryAbort; if the store cannot be written, that is like being away
         self._finished: str | None = None  # the last transaction that this worker is done with
 
     @property
@@ -165,15 +165,16 @@ class Participant:
         return self.record.id if self.record is not None else None
 
     def observe(self, view: View | None, now: float, *, coordinator_is_dead: bool = False) -> ParticipantAction:
-        """What to do, given the store's view; ``None``: it cannot be read, or could not carry the last action out.
+        """What to do, given a glance at the store; ``None``: it cannot be read, or has failed the last action.
 
         ``view`` has to be one that was asked about :attr:`transaction`, as it is now; else ``ValueError``.
         ``coordinator_is_dead``: the process that coordinates the active transaction has certainly ended.
         """
         if view is None:
             return self._without_store(now)
-        if self.record is None:
+        if not self._aborting:
             self._away_since = None
+        if self.record is None:
             return self._idle(view, now, coordinator_is_dead=coordinator_is_dead)
         if view.outcome is None:
             raise ValueError(f"the view does not tell of transaction {self.record.id}; ask about it")
@@ -188,7 +189,7 @@ class Participant:
             return stand
         if self.me not in active.participants:
             return stand
-        if active.id == self._finished or self.me in view.voted(Ballot.PREPARED):
+        if active.id == self._finished:
             return TryAbort(active.id, f"worker {self.me} had to give it up")
         if active.base != self.generation:
             return TryAbort(active.id, f"worker {self.me} serves generation {self.generation}, not {active.base}")
@@ -208,28 +209,27 @@ class Participant:
         reason = f"worker {self.me} refused" if self.step is Step.REFUSED else None
         reason = reason or overdue(active, now, coordinator_is_dead=coordinator_is_dead)
         if reason is not None:
-            in_doubt = self.step is Step.APPLIED and self._doubted_until(now, begin=False) <= now
+            self._aborting = True
+            in_doubt = self.step is Step.APPLIED and self._doubted_long_enough(now)
             return self._in_doubt(record) if in_doubt else TryAbort(record.id, reason)
-        # Not before here: a store that can be read but not written, so that nothing can be decided, counts as away.
-        self._away_since = None
+        self._aborting = False
         if active.phase is Phase.APPLY and self.step is Step.PREPARED:
             return Apply(active)
         return Wait(active.deadline)
 
     def _without_store(self, now: float) -> ParticipantAction:
-        until = self._doubted_until(now)
+        if self._away_since is None:
+            self._away_since = now
         if self.record is None:
             return Wait()
         if self.step is not Step.APPLIED:
             return Restore(self.record.id, "the store is away")  # without our vote nothing can be committed
-        return self._in_doubt(self.record) if until <= now else Wait(until)
+        if self._doubted_long_enough(now):
+            return self._in_doubt(self.record)
+        return Wait(self._away_since + self._in_doubt_seconds)
 
-    def _doubted_until(self, now: float, *, begin: bool = True) -> float:
-        if self._away_since is None:
-            if not begin:
-                return inf
-            self._away_since = now
-        return self._away_since + self._in_doubt_seconds
+    def _doubted_long_enough(self, now: float) -> bool:
+        return self._away_since is not None and now >= self._away_since + self._in_doubt_seconds
 
     def _in_doubt(self, record: TransactionRecord) -> Restore:
         return Restore(record.id, f"in doubt: the store has been away for {self._in_doubt_seconds:g} s")
@@ -254,6 +254,7 @@ class Participant:
         self.record = None
         self.step = Step.IDLE
         self.generation = generation
+        self._aborting = False
 
 
 # The coordinator ---------------------------------------------------------------------------------------------------

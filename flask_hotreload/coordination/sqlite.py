@@ -24,17 +24,23 @@ from flask_hotreload.coordination.bell import Bell
 from flask_hotreload.coordination.database import Database
 from flask_hotreload.coordination.memory import DECISIONS, FIRST_RELEASE
 from flask_hotreload.coordination.presence import Presence
-from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.store import REPORTS
 from flask_hotreload.errors import StoreUnavailable
 
 #: Seconds for which a member that was alive is not looked at again.
 _ALIVE = 0.02
-_VIEW = """
-SELECT meta.release, (SELECT head FROM releases WHERE name = ?), (SELECT max(head) FROM releases),
-    (SELECT group_concat(vote) FROM votes), (SELECT group_concat(member) FROM members),
+_GLANCE = """
+SELECT meta.release, (SELECT head FROM releases WHERE name = ?), (SELECT max(head) FROM releases), {},
     EXISTS (SELECT 1 FROM journal WHERE journal.id = ?),
     active.id, active.release, coordinator, participants, base, generation, phase, deadline, reason, version
 FROM meta LEFT JOIN active
+"""
+_VIEW = _GLANCE.format("(SELECT group_concat(vote) FROM votes), (SELECT group_concat(member) FROM members)")
+_GLANCE = _GLANCE.format("NULL, NULL")
+_VOTE = """
+INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active
+WHERE id = ? AND (? = 'settled' OR phase NOT IN ('committed', 'aborted'))
 """
 _UNDECIDED = "phase NOT IN ('committed', 'aborted')"
 _BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
@@ -55,8 +61,7 @@ class _Opened:
         self.presence: Presence | None = None
         self.bell: Bell | None = None
         self.payload: tuple[str, int, bytes] | None = None  # transaction, version, payload
-        self.votes: tuple[str, tuple[Vote, ...]] = ("", ())  # as they stand in the file, and read
-        self.members: tuple[str, tuple[Member, ...]] = ("", ())
+        self.members: tuple[str, tuple[Member, ...]] = ("", ())  # as they stand in the file, and read
         self.seen_alive: dict[str, float] = {}
 
     def close(self) -> None:
@@ -218,10 +223,16 @@ class SQLiteStore:
         return time.monotonic()
 
     def view(self, release: str, transaction: str | None = None) -> View:
+        return self._look(_VIEW, release, transaction)
+
+    def glance(self, release: str, transaction: str | None = None) -> View:
+        return self._look(_GLANCE, release, transaction)
+
+    def _look(self, statement: str, release: str, transaction: str | None) -> View:
         opened = self._open()
         while True:
             ((current, head, newest, votes, members, journalled, *row),) = opened.database.read(
-                _VIEW, (release, transaction)
+                statement, (release, transaction)
             )
             active = None if row[0] is None else self._active(opened, row)
             if row[0] is None or active is not None:
@@ -231,11 +242,11 @@ class SQLiteStore:
             outcome = Phase.COMMITTED if journalled else Phase.ABORTED
             if active is not None and active.id == transaction:
                 outcome = active.phase
-        if votes != opened.votes[0]:
-            opened.votes = (votes, _read_votes(f"[{votes or ''}]"))
-        if members != opened.members[0]:
-            opened.members = (members, _read_members(f"[{members or ''}]"))
-        return View(current, head or 0, newest, active, opened.votes[1], opened.members[1], outcome)
+        read_votes = () if votes is None else _read_votes(f"[{votes}]")
+        if members is not None and members != opened.members[0]:
+            opened.members = (members, _read_members(f"[{members}]"))
+        read_members = () if members is None else opened.members[1]
+        return View(current, head or 0, newest, active, read_votes, read_members, outcome)
 
     def _active(self, opened: _Opened, row: Sequence[Any]) -> TransactionRecord | None:
         """``None``: the payload has changed since the row was read."""
@@ -317,12 +328,13 @@ class SQLiteStore:
                 connection.execute("UPDATE payload SET version = version + 1, data = ?", (payload,))
             return changed > 0
 
-    def vote(self, vote: Vote) -> bool:
-        return self._database.change(
-            "INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active WHERE id = ? "
-            f"AND (? = '{Ballot.SETTLED.value}' OR {_UNDECIDED})",
-            (vote.ballot.value, vote.member, _write_json(vote).decode(), vote.transaction, vote.ballot.value),
-        )
+    def vote(self, vote: Vote) -> int:
+        row = (vote.ballot.value, vote.member, _write_json(vote).decode(), vote.transaction, vote.ballot.value)
+        if not self._database.change(_VOTE, row):
+            return 0
+        # Counted after the turn: of two that vote at once at least the later one counts both.
+        ((cast,),) = self._database.read("SELECT count(*) FROM votes WHERE ballot = ?", row[:1])
+        return int(cast)
 
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
         digests = _write_json(record.digests).decode()
@@ -384,6 +396,16 @@ class SQLiteStore:
             places = ",".join("?" * len(some))
             found.update(self._database.read(f"SELECT digest, data FROM blobs WHERE digest IN ({places})", some))
         return found
+
+    def put_report(self, report: bytes) -> None:
+        with self._database.write() as connection:
+            connection.execute("INSERT INTO reports (report) VALUES (?)", (report,))
+            connection.execute(
+                "DELETE FROM reports WHERE number <= (SELECT max(number) FROM reports) - ?", (REPORTS,)
+            )
+
+    def reports(self) -> list[bytes]:
+        return [report for (report,) in self._database.read("SELECT report FROM reports ORDER BY number")]
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 

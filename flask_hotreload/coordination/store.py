@@ -11,6 +11,9 @@ from typing import Protocol
 
 from flask_hotreload.coordination.records import JournalRecord, Member, Phase, TransactionRecord, View, Vote
 
+#: How many reports a store keeps.
+REPORTS = 100
+
 
 class Store(Protocol):
     """All methods but :meth:`now`, :meth:`ring`, :meth:`close` may raise
@@ -28,6 +31,9 @@ class Store(Protocol):
 
     def view(self, release: str, transaction: str | None = None) -> View:
         """Everything, as of one moment; ``head`` for ``release``, ``outcome`` for ``transaction``."""
+
+    def glance(self, release: str, transaction: str | None = None) -> View:
+        """The same without votes and members, which cost the most: all that a participant needs."""
 
     # Members ---------------------------------------------------------------------------------------------------
 
@@ -62,9 +68,9 @@ class Store(Protocol):
     def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
         """From ``STAGING`` to ``PREPARE``, or from ``PREPARE`` to ``APPLY``. Refused from anywhere else."""
 
-    def vote(self, vote: Vote) -> bool:
-        """Cast a vote. Refused if the transaction is not the active one, if this member has cast one on the same
-        ballot, or, except for ``SETTLED``, if it is decided.
+    def vote(self, vote: Vote) -> int:
+        """Cast a vote; return how many have been cast on this ballot. Refused, with 0, if the transaction is not the
+        active one, if this member has cast one on the same ballot, or, except for ``SETTLED``, if it is decided.
         """
 
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
@@ -99,6 +105,14 @@ class Store(Protocol):
 
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
         """Digest → source, of those that are there."""
+
+    # The past ----------------------------------------------------------------------------------------------------
+
+    def put_report(self, report: bytes) -> None:
+        """Remember what came of an attempt, opaque here. The last :data:`REPORTS` are kept."""
+
+    def reports(self) -> list[bytes]:
+        """What is remembered, oldest first."""
 
     # Wake-ups: hints ---------------------------------------------------------------------------------------------
 

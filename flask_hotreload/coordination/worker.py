@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import msgspec
 
 from flask_hotreload.coordination.payload import LiveRecord, Payload, Signs, SourceReference, hash_of, unseal
 from flask_hotreload.document import read_document
-from flask_hotreload.errors import ReloadError, StoreUnavailable
+from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
+from flask_hotreload.reloader import worker_id
 from flask_hotreload.report import ErrorReport, ReloadReport, describe_error
 from flask_hotreload.sources import Source
 from flask_hotreload.transaction import Asked
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.reloader import Reloader
     from flask_hotreload.transaction import Transaction
+
+
+_log = logging.getLogger("flask_hotreload")
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -60,7 +65,7 @@ class Worker:
             )
             self._transaction.prepare()
             self._transaction.check()
-        except ReloadError as error:
+        except Exception as error:  # noqa: BLE001  # whatever it is, this worker refuses and says why
             return False, self._failed(error)
         return True, self._part()
 
@@ -70,7 +75,7 @@ class Worker:
         try:
             self._transaction.drain()
             self._transaction.apply()
-        except ReloadError as error:
+        except Exception as error:  # noqa: BLE001  # as above
             return False, self._failed(error)
         return True, self._part()
 
@@ -171,7 +176,12 @@ class Worker:
 
     # What is told ------------------------------------------------------------------------------------------------
 
-    def _failed(self, error: ReloadError) -> Part:
+    def _failed(self, error: Exception) -> Part:
+        if not isinstance(error, ReloadError):
+            _log.error("this worker failed in a reload", exc_info=error)
+            error = WorkerFailed(
+                f"{type(error).__name__}: {error}", worker=worker_id(), reason="an unexpected error; see its log"
+            )
         self._error = error
         return self._part()
 

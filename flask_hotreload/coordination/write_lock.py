@@ -11,8 +11,6 @@ import fcntl
 import os
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from random import uniform
 
@@ -33,20 +31,20 @@ class WriteLock:
         self._seconds = seconds
         self._threads = threading.Lock()  # a flock does not tell threads apart
 
-    @contextmanager
-    def turn(self) -> Iterator[None]:
+    def __enter__(self) -> None:
         """Raise :class:`StoreUnavailable`, having waited, if the turn does not come."""
         until = time.monotonic() + self._seconds
         if not self._threads.acquire(timeout=self._seconds):
             raise self._unavailable()
         try:
             self._lock(until)
-            try:
-                yield
-            finally:
-                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
-        finally:
+        except BaseException:
             self._threads.release()
+            raise
+
+    def __exit__(self, *raised: object) -> None:
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+        self._threads.release()
 
     def close(self) -> None:
         with self._threads:

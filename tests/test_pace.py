@@ -1,0 +1,74 @@
+"""Who prepares new code takes short turns, and rests after each for as long as the others need."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from flask_hotreload.pace import REST, Pace
+
+
+@pytest.fixture
+def others_at_work() -> Iterator[None]:
+    """Another thread computes from before the test until after it."""
+    begun, ended = threading.Event(), threading.Event()
+
+    def work() -> None:
+        while not ended.is_set():
+            sum(range(1000))
+            begun.set()
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    begun.wait()
+    yield
+    ended.set()
+    worker.join()
+
+
+def use_processor(seconds: float) -> None:
+    until = time.thread_time() + seconds
+    while time.thread_time() < until:
+        sum(range(100))
+
+
+def timed(function: Callable[[], object]) -> float:
+    begun = time.monotonic()
+    function()
+    return time.monotonic() - begun
+
+
+@pytest.mark.usefixtures("others_at_work")
+def test_a_rest_is_as_long_as_the_turn_asks_for() -> None:
+    pace = Pace(at_most=60)
+    use_processor(0.02)
+    assert timed(pace.give_way) >= REST * 0.02
+    assert pace.rested >= REST * 0.02
+
+
+@pytest.mark.usefixtures("others_at_work")
+def test_time_in_which_nothing_was_computed_asks_for_no_rest() -> None:
+    pace = Pace(at_most=60)
+    time.sleep(0.1)
+    pace.give_way()
+    assert pace.rested < 0.1
+
+
+@pytest.mark.usefixtures("others_at_work")
+def test_all_rests_together_are_bounded() -> None:
+    pace = Pace(at_most=0.05)
+    for _ in range(5):
+        use_processor(0.02)
+        pace.give_way()
+    assert pace.rested == pytest.approx(0.05)
+
+
+def test_nobody_rests_where_nobody_else_works() -> None:
+    pace = Pace(at_most=60)
+    for _ in range(5):
+        use_processor(0.02)
+        pace.give_way()
+    assert pace.rested == 0
