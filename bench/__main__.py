@@ -30,6 +30,11 @@ NAMES = (
     "preparing",
     "memory",
     "rival",
+    "cluster",
+    "cluster_open_loop",
+    "idle_agent",
+    "catch_up",
+    "deployments",
 )
 
 

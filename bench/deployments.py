@@ -136,14 +136,13 @@ def _second_master(service: Workers) -> None:
     os.kill(service.master, signal.SIGUSR2)
     _wait(lambda: bool(service.pids() - old))
     (second,) = service.pids() - old
-    _wait(lambda: len(children(second)) == WORKERS or second not in service.pids())
     seen: set[int] = set()
 
     def all_answer() -> bool:
         seen.add(service.ask()["pid"])
-        return second not in service.pids() or children(second) <= seen
+        return len(children(second) & seen) == WORKERS
 
-    _wait(all_answer)
+    _wait(lambda: all_answer() or second not in service.pids())
     if second in service.pids():
         os.kill(service.master, signal.SIGTERM)
         _wait(lambda: not service.running)

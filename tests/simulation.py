@@ -1,8 +1,8 @@
 """A deployment in virtual time: workers that run the protocol, and everything that can happen to them.
 
-One random number generator decides everything, so a seed is a whole history. A worker's process can be stopped or die
-between any two of its steps: between what a store has done and its answer, between an effect and the vote on it. After
-each step the world is compared with what the protocol promises; a promise that does not hold is a :class:`Violation`.
+One random number generator decides everything, so a seed is a whole history. A worker's process can be stopped or
+die between any two of its steps: between what a store has done and its answer, between an effect and the vote on it.
+After each step the world is compared with what the protocol promises; what does not hold is a :class:`Violation`.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def table_of(output: str) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])
 def test_an_interrupted_demo_leaves_no_server_and_no_folder(tmp_path: Path, number: int, status: int) -> None:
-    with running("example_app.demo", temporary=tmp_path) as process:
+    with running("example_app.demo", "--seconds-per-step", "0.3", "--workers", "2", temporary=tmp_path) as process:
         seen = read_until(process, "POST /_reload")
         url = re.search(r"http://\S+:\d+", seen)
         assert url is not None
@@ -207,10 +207,10 @@ def test_the_document_of_the_readme_is_one_that_the_example_service_takes(tmp_pa
 # A run that goes wrong has the exit status 1
 
 
-def perform(*acts: Callable[[Story], Outcome]) -> tuple[int, str]:
+def perform(*acts: Callable[[Story], Outcome], workers: int = 1) -> tuple[int, str]:
     console = Console(file=io.StringIO(), width=200)
     story = [Step(f"Step {number}", "as told", act) for number, act in enumerate(acts)]
-    status = demo.perform(story, console, seconds=0.6, workers=2, clients=4, rate=100)
+    status = demo.perform(story, console, seconds=0.3, workers=workers, clients=4, rate=100)
     return status, console.file.getvalue()  # type: ignore[attr-defined]  # it is the StringIO above
 
 
@@ -250,7 +250,7 @@ def test_a_ledger_that_forgets_fails_the_demo() -> None:
         story.ask_each()
         return Outcome(1, "committed", (report,))
 
-    status, output = perform(forget)
+    status, output = perform(forget, workers=2)
     assert status == 1
     assert "was given out twice" in output
 
@@ -285,7 +285,7 @@ def test_a_worker_that_dies_unasked_fails_the_demo() -> None:
         story.workers.meet(without={victim})
         return Outcome(0, "nothing to see here")
 
-    status, output = perform(die)
+    status, output = perform(die, workers=2)
     assert status == 1
     assert "has gone, and nobody killed it" in output
 

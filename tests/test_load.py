@@ -39,6 +39,12 @@ def test_an_old_answer_is_found_if_its_request_started_after_a_new_answer() -> N
     assert old_after_new([late, new]) == [late]
 
 
+def test_an_old_answer_of_another_worker_over_another_connection_counts_as_well() -> None:
+    new = Sample("/api", 0.0, 0.0, 1.0, Generations(1, 1), worker=1, port=10)
+    late = Sample("/ledger", 1.1, 1.1, 1.2, Generations(0, 0), worker=2, port=20)
+    assert old_after_new([new, late]) == [late]
+
+
 def test_an_old_answer_is_right_if_its_request_started_before_the_new_answer() -> None:
     assert old_after_new([answered(1, 1, 0.0, 1.0), answered(0, 0, 0.9, 5.0)]) == []
 

@@ -1,6 +1,7 @@
 """The protocol in virtual time, through thousands of histories of crashes, stops, lost wake-ups and lost answers.
 
-A seed that fails is named, and can be run again alone: ``SIMULATION_SEED=4711 pytest tests/test_protocol_simulation.py``.
+A seed that fails is named, and can be run again alone:
+``SIMULATION_SEED=4711 pytest tests/test_protocol_simulation.py``.
 """
 
 import os
@@ -50,7 +51,7 @@ def test_every_promise_holds_in_very_many_histories(first):
     run(range(first, first + LONG_BATCH))
 
 
-# A simulation that finds nothing proves nothing, unless it finds what is put there. -----------------------------------
+# A simulation that finds nothing proves nothing, unless it finds what is put there. ---------------------------------
 
 
 def commits_before_the_last_vote(monkeypatch):

@@ -453,10 +453,12 @@ def test_a_refused_commit_makes_nothing_obsolete(place):
 def test_blobs_come_back_as_they_were_put(store):
     store.put_blobs({"d1": b"\0source", "d2": b""})
     assert store.blobs(["d2", "d1", "d3"]) == {"d1": b"\0source", "d2": b""}
-    many = {f"d{number}": bytes([number % 256]) for number in range(1200)}
+    many = {f"many {number}": bytes([number % 256]) for number in range(1200)}
     store.put_blobs(many)
     store.put_blobs({})
-    assert store.blobs(many) == many | {"d1": b"\0source", "d2": b""}
+    assert store.blobs([*many, "d1"]) == many | {"d1": b"\0source"}
+    store.put_blobs({"d1": b"mended"})
+    assert store.blobs(["d1"]) == {"d1": b"mended"}
 
 
 def test_blobs_are_kept_as_long_as_a_record_needs_them(place):

@@ -69,7 +69,7 @@ class Asking:
     obsolete: tuple[int, ...] = ()
     sealed: bytes = b""
     digests: tuple[str, ...] = ()
-    silent: set[str] = field(default_factory=set)
+    ballot: Ballot = Ballot.PREPARED  # what its participants vote on now
     members: dict[str, Member] = field(default_factory=dict)
     votes: dict[tuple[Ballot, str], Vote] = field(default_factory=dict)
     outcome: ReloadReport | ReloadError | None = None
@@ -218,7 +218,6 @@ class Conductor:
                 at_step("coordinator.committed")
                 self._store.ring(record.participants)
         elif isinstance(action, TryAbort):
-            asking.silent.update(action.silent)
             if self._store.abort(action.transaction, action.reason):
                 self._store.ring(record.participants)
         elif isinstance(action, Finish):
@@ -248,6 +247,7 @@ class Conductor:
         drain = self._timeouts.timeout if timeout is None else timeout
         deadline = self._store.now() + drain + self._timeouts.apply_timeout + MARGIN
         if self._store.advance(record.id, to=Phase.APPLY, deadline=deadline):
+            asking.ballot = Ballot.APPLIED
             at_step("coordinator.applying")
             self._store.ring(record.participants)
 
@@ -266,11 +266,15 @@ class Conductor:
             started_at=asking.started_at,
         )
         parts = {key: _part(vote) for key, vote in asking.votes.items()}
-        members = [asking.members[member] for member in record.participants]
-        report = merged(base, members, parts, dead=dead, silent=asking.silent | set(action.silent))
         refused = [key for key, vote in asking.votes.items() if not vote.ok and key[0] is not Ballot.SETTLED]
-        dry = asking.document.dry_run and view.active is not None and view.active.reason == DRY_RUN
         reason = (view.active.reason if view.active is not None else None) or "it was aborted"
+        silent = set(action.silent)
+        if not committed and not refused and reason != DRY_RUN:
+            # Whoever aborted it at the deadline, the coordinator or another, these are why.
+            silent |= {m for m in record.participants if m not in dead and (asking.ballot, m) not in asking.votes}
+        members = [asking.members[member] for member in record.participants]
+        report = merged(base, members, parts, dead=dead, silent=silent)
+        dry = asking.document.dry_run and reason == DRY_RUN
         asking.finish(report if committed or dry else error_of(report, parts, refused, reason))
         self._store.ring([member.id for member in view.members])  # somebody may wait for the turn
 

@@ -97,9 +97,13 @@ def error_of(
             error = raised(described)
             break
     if error is None or described is None:
-        failed = next((worker for worker in report.workers if not worker.ok), None)
-        name = failed.id if failed is not None else report.workers[0].id if report.workers else "?"
-        error = errors.WorkerFailed(f"the reload was aborted: {reason}", worker=name, reason=reason)
+        failed = [worker for worker in report.workers if not worker.ok]
+        who = ", ".join(f"{worker.id} {worker.error}" for worker in failed)
+        error = errors.WorkerFailed(
+            f"the reload was aborted: {reason}" + (f" ({who})" if who else ""),
+            worker=failed[0].id if failed else "?",
+            reason=reason,
+        )
         described = describe_error(error)
     error.report = replace(report, status="aborted", error=described)
     return error

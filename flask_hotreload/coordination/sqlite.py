@@ -386,7 +386,11 @@ class SQLiteStore:
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
         with self._database.write() as connection:
-            connection.executemany("INSERT OR IGNORE INTO blobs VALUES (?, ?)", list(blobs.items()))
+            connection.executemany(
+                "INSERT INTO blobs VALUES (?, ?) "
+                "ON CONFLICT (digest) DO UPDATE SET data = excluded.data WHERE data <> excluded.data",
+                list(blobs.items()),
+            )
 
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
         wanted = list(digests)
