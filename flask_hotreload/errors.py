@@ -61,13 +61,15 @@ class ReloadInvalid(ReloadError):
     """The reload document is at fault. Final: mend the document."""
 
 
-class LoadError(ReloadError):
-    """The new code is at fault: it does not compile, import, or hold what the document names. Final.
+class CodeError(ReloadError):
+    """Code is at fault. Final: mend it.
 
     ``file``, ``line``
         Where, as far as known.
     ``original``
-        The exception that the new code raised, or ``None``.
+        The exception that the code raised, without its traceback, or ``None``.
+    ``traceback``
+        The text of that traceback, quoting the lines that really ran, or ``None``.
     """
 
     def __init__(
@@ -82,27 +84,15 @@ class LoadError(ReloadError):
         self.file = file
         self.line = line
         self.original = original
+        self.traceback: str | None = None
 
 
-class ApplyError(ReloadError):
-    """A callback or a migration failed, or took too long; what it had changed was restored. Final.
+class LoadError(CodeError):
+    """The new code is at fault: it does not compile, import, or hold what the document names."""
 
-    ``file``, ``line``, ``original``
-        As in :class:`LoadError`.
-    """
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        file: str | None = None,
-        line: int | None = None,
-        original: BaseException | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.file = file
-        self.line = line
-        self.original = original
+class ApplyError(CodeError):
+    """A callback or a migration failed, or took too long; what it had changed was restored."""
 
 
 class CheckFailed(ReloadError):

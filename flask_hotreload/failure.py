@@ -47,7 +47,7 @@ def load_error(error: BaseException, file: str, source_of: Callable[[str], Sourc
                 file, line = frame_file, frame_line
     where = file if line is None else f"{file}:{line}"
     answer = LoadError(f"{where}: {describe(error)}", file=file, line=line, original=error)
-    vars(answer)["traceback"] = "".join(_format(error, places, source_of))
+    answer.traceback = "".join(_format(error, places, source_of))
     return answer
 
 

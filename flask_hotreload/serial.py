@@ -14,11 +14,12 @@ import threading
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from flask_hotreload.mutex import Mutex
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from flask_hotreload.mutex import Mutex
-from flask_hotreload.rwlock import ReadersWriterLock
+    from flask_hotreload.rwlock import ReadersWriterLock
 
 Parameters = ParamSpec("Parameters")
 Result = TypeVar("Result")

@@ -57,7 +57,7 @@ class Checker:
         one_code: bool = True,
         by: str = "generation",
     ) -> None:
-        self._first_round = clients / rate
+        self._round = clients / rate  # seconds between two requests of one client
         self._load = Load(address, self._calls, clients=clients, rate=rate, timeout=timeout)
         self._one_code = one_code
         self._by = by
@@ -68,15 +68,15 @@ class Checker:
     def __enter__(self) -> Checker:
         """Return when each client has an answer, and so a connection to somebody known."""
         self._load.__enter__()
-        self.settle(monotonic() + self._first_round)
+        self.another_round()
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._load.__exit__(*exception)
 
-    def settle(self, moment: float, *, timeout: float = 60.0) -> None:
-        """Wait until each request due before ``moment`` has ended."""
-        assert self._load.settle(moment, timeout=timeout), "there are requests that nobody answers"
+    def another_round(self) -> None:
+        """Wait until each client has asked, and been answered, once more."""
+        assert self._load.settle(monotonic() + self._round, timeout=60.0), "there are requests that nobody answers"
 
     def processes(self) -> set[int]:
         """Who has answered so far."""

@@ -55,6 +55,7 @@ def check_load(running, number, *, first=frozenset(), successors=0, broken=True,
         while len(pauses) < number or len(checker.processes() - first) < successors:
             assert len(pauses) < 50 * number, "no worker has been replaced"
             pauses += reload_many(running, min(number, 20), broken=broken)
+        checker.another_round()
     verdict = checker.verdict()
     verdict.assert_clean()
     print(

@@ -70,7 +70,7 @@ def test_a_runtime_folder_that_is_not_private_is_not_used(base, tmp_path, monkey
 
 def test_a_folder_that_others_can_enter_is_refused(base):
     folder_for("app", os.getpid()).chmod(0o750)
-    with pytest.raises(StoreUnavailable, match="mode 750.*remove it"):
+    with pytest.raises(StoreUnavailable, match=r"mode 750.*remove it"):
         folder_for("app", os.getpid())
 
 

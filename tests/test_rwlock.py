@@ -16,8 +16,9 @@ from time import monotonic
 import pytest
 from actors import PATIENCE, actors, until
 
+from flask_hotreload.mutex import Mutex
 from flask_hotreload.rwlock import Gate, ReadersWriterLock, Slot, current_slot
-from flask_hotreload.serial import Mutex, serialized
+from flask_hotreload.serial import serialized
 
 
 @contextmanager

@@ -36,7 +36,7 @@ def test_every_cut_is_noticed(cut):
 
 def test_another_key_is_noticed_and_the_error_names_what_and_the_setting():
     signed = Signer(b"another key of enough bytes").sign(b"the record")
-    with pytest.raises(StoreUnavailable, match="the record of generation 4 .*HOTRELOAD_SIGNING_KEY"):
+    with pytest.raises(StoreUnavailable, match=r"the record of generation 4 .*HOTRELOAD_SIGNING_KEY"):
         Signer(KEY).verify(signed, what="the record of generation 4")
 
 

@@ -16,7 +16,7 @@ FOLDER = Path(flask_hotreload.__file__).parent
 # From below. A module imports from its own layer and those below; within a layer there is no circle either.
 # ``TYPE_CHECKING`` imports may point upwards. A name with a dot at its end is a package with all that is in it.
 LAYERS = [
-    "errors deadline",
+    "errors deadline mutex",
     "signals barrier rwlock dispatch report finite problem",
     "sources binding jsonrpc generation document config namespaces bounded side_effects blame audit routes serial",
     "pace propagate modules_view interpreter overlay worlds finder failure loader drift portable boot gunicorn",

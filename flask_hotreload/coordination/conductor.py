@@ -9,7 +9,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -36,23 +36,12 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Worker
     from flask_hotreload.document import Document
-    from flask_hotreload.transaction import Asked
+    from flask_hotreload.transaction import Asked, Limits
 
 #: Seconds between two looks for participants that have died.
 DEATHS = 0.05
 #: Seconds that a phase may take beyond what its code is allowed to.
 MARGIN = 2.0
-
-
-class Timeouts(Protocol):
-    """Seconds; see the configuration."""
-
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def prepare_timeout(self) -> float: ...
-    @property
-    def apply_timeout(self) -> float: ...
 
 
 @dataclass
@@ -91,7 +80,7 @@ class Conductor:
         *,
         member: Member,
         deployment: str,
-        timeouts: Timeouts,
+        timeouts: Limits,
         portable: Callable[[Document], dict[str, Any]],
     ) -> None:
         self._store = store
