@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import json
+import pickle
+import subprocess
+import sys
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from pathlib import Path
 
 from example_app.load import Sample
 from tests.checker import Checker, Verdict
@@ -30,32 +33,53 @@ class CheckedLoad:
     """
 
     def __init__(
-        self, address: tuple[str, int], *, clients: int, rate: float, one_code: bool = True, by: str = "generation"
+        self,
+        address: tuple[str, int],
+        *,
+        clients: int,
+        rate: float,
+        one_code: bool = True,
+        by: str = "generation",
     ) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._here, there = context.Pipe()
-        self._process = context.Process(target=_drive, args=(there, address, clients, rate, one_code, by))
-        self._checked: Checked | None = None
+        self._address = address
+        self._order = json.dumps({"clients": clients, "rate": rate, "one_code": one_code, "by": by})
 
     def __enter__(self) -> CheckedLoad:
-        self._process.start()
-        self._here.recv()
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.checked", self._address[0], str(self._address[1]), self._order],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parent.parent,
+        )
+        assert self._process.stdout is not None
+        if self._process.stdout.readline() != b"started\n":
+            self._process.kill()
+            raise RuntimeError("the clients did not start")
         return self
 
     def __exit__(self, *exception: object) -> None:
-        self.stop()
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
     def stop(self) -> Checked:
-        if self._checked is None:
-            self._here.send("stop")
-            self._checked = self._here.recv()
-            self._process.join()
-        return self._checked
+        """What they have met. To be called once."""
+        output, _ = self._process.communicate(timeout=60)
+        if self._process.returncode:
+            raise RuntimeError(f"the clients ended with status {self._process.returncode}")
+        verdict, samples = pickle.loads(output)  # from the process that was started here
+        return Checked(verdict, samples)
 
 
-def _drive(orders: Connection, address: tuple[str, int], clients: int, rate: float, one_code: bool, by: str) -> None:
-    with Checker(address, clients=clients, rate=rate, timeout=30.0, one_code=one_code, by=by) as checker:
-        orders.send("started")
-        orders.recv()
+def main() -> None:
+    host, port, order = sys.argv[1:]
+    with Checker((host, int(port)), timeout=30.0, **json.loads(order)) as checker:
+        sys.stdout.buffer.write(b"started\n")
+        sys.stdout.buffer.flush()
+        sys.stdin.buffer.read()
     samples = [sample for sample in checker.samples() if sample.error is None]
-    orders.send(Checked(checker.verdict(), samples))
+    sys.stdout.buffer.write(pickle.dumps((checker.verdict(), samples)))
+
+
+if __name__ == "__main__":
+    main()

@@ -198,8 +198,7 @@ class Agent:
         now = self._store.now()
         action = self._participant.observe(view, now, coordinator_is_dead=self._coordinator_is_dead(view))
         if not isinstance(action, Wait):
-            self._carry_out(action, view)
-            return False
+            return self._carry_out(action)
         if view is None:
             return True
         if not self._joined:
@@ -207,8 +206,9 @@ class Agent:
         return self._conductor.step(view, now)
 
     def _view(self, transaction: str | None) -> View | None:
+        look = self._store.view if self._conductor.busy or not self._joined else self._store.glance
         try:
-            view = self._store.view(self._member.release, transaction)
+            view = look(self._member.release, transaction)
         except StoreUnavailable as error:
             self._away(error)
             return None
@@ -257,12 +257,13 @@ class Agent:
 
     # The participant's actions -------------------------------------------------------------------------------------
 
-    def _carry_out(self, action: Any, view: View | None) -> None:
+    def _carry_out(self, action: Any) -> bool:
+        """Return whether there is nothing more to do before something changes."""
         if isinstance(action, Prepare):
-            self._prepare(action.record)
-        elif isinstance(action, Apply):
-            self._apply(action.record)
-        elif isinstance(action, Release):
+            return self._prepare(action.record)
+        if isinstance(action, Apply):
+            return self._apply(action.record)
+        if isinstance(action, Release):
             at_step("participant.committed")
             self._worker.release()
             at_step("participant.released")
@@ -275,26 +276,33 @@ class Agent:
             self._catch_up(action.head)
         elif isinstance(action, TryAbort):
             self._abort(action.transaction, action.reason)
+        return False
 
-    def _prepare(self, record: TransactionRecord) -> None:
+    def _prepare(self, record: TransactionRecord) -> bool:
         at_step("participant.staging")
         ok, part = self._worker.prepare(record)
         self._participant.prepared(record, ok=ok)
         at_step("participant.prepared")
-        self._vote(record, Ballot.PREPARED, part, ok=ok)
+        return self._vote(record, Ballot.PREPARED, part, ok=ok)
 
-    def _apply(self, record: TransactionRecord) -> None:
+    def _apply(self, record: TransactionRecord) -> bool:
         at_step("participant.applying")
         ok, part = self._worker.apply()
         self._participant.applied(ok=ok)
         at_step("participant.applied")
-        self._vote(record, Ballot.APPLIED, part, ok=ok)
+        return self._vote(record, Ballot.APPLIED, part, ok=ok)
 
-    def _vote(self, record: TransactionRecord, ballot: Ballot, part: Part, *, ok: bool) -> None:
-        vote = Vote(record.id, ballot, self._member.id, ok, msgspec.json.encode(part))
-        self._store.vote(vote)
-        if record.coordinator != self._member.id:
+    def _vote(self, record: TransactionRecord, ballot: Ballot, part: Part, *, ok: bool) -> bool:
+        """Return whether all that is left is to wait for others.
+
+        The coordinator is rung by the last vote and by one that ends it; it looks by itself for those of the dead.
+        """
+        cast = self._store.vote(Vote(record.id, ballot, self._member.id, ok, msgspec.json.encode(part)))
+        if record.coordinator == self._member.id:
+            return False
+        if not ok or cast == 0 or cast >= len(record.participants):
             self._store.ring([record.coordinator])
+        return ok and cast > 0
 
     def _settle(self, transaction: str, *, ok: bool) -> None:
         record = self._participant.record

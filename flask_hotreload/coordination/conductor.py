@@ -29,7 +29,7 @@ from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, 
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.coordination.worker import Part
 from flask_hotreload.deadline import Deadline
-from flask_hotreload.errors import ReloadBusy, ReloadError
+from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
 from flask_hotreload.report import ReloadReport, utc_now
 
 if TYPE_CHECKING:
@@ -105,13 +105,18 @@ class Conductor:
     def busy(self) -> bool:
         return self._asking is not None or bool(self._waiting)
 
-    def give_up(self, error: ReloadError) -> None:
-        """Nothing of these reloads has happened, and nothing will."""
+    def give_up(self, error: StoreUnavailable) -> None:
+        """The store is away: who waits for a reload shall not wait for it. Of one that has begun nothing is known."""
         waiting = [*([self._asking] if self._asking is not None else []), *self._waiting]
         self._asking = None
         self._waiting.clear()
         for asking in waiting:
-            asking.finish(error)
+            if asking.record is None:
+                asking.finish(StoreUnavailable(f"nothing was reloaded: {error}"))
+            else:
+                asking.finish(
+                    StoreUnavailable(f"whether the reload was committed is unknown, GET the status tells: {error}")
+                )
 
     @property
     def transaction(self) -> str | None:
