@@ -53,9 +53,9 @@ def main() -> int:
         for name in options.only or NAMES:
             with console.status(f"measuring {name}"):
                 figures += pool.apply(measured, (name,))
+            if options.json:  # after each group, so that an interrupted run is not lost
+                options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
     console.print(_table(figures))
-    if options.json:
-        options.json.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
     return 0 if effort.quick() or all(figure.met is not False for figure in figures) else 1
 
 

@@ -103,6 +103,13 @@ class Cluster:
     def resume(self, pid: int) -> None:
         self.signal(signal.SIGCONT, pid)
 
+    def hup(self) -> set[int]:
+        """Send HUP, wait until only new workers are left, and return their process ids."""
+        before = self.workers()
+        self.signal(signal.SIGHUP)
+        until(lambda: not self.workers() & before, "the old workers do not end")
+        return self.await_members()
+
     def store(self) -> Path:
         """The folder in which the workers meet."""
         (folder,) = (self.folder.parent / "temporary").glob("flask-hotreload-*")

@@ -77,8 +77,15 @@ class Stop:
 
     def await_reached(self) -> None:
         reader = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK)
+
+        def told() -> bytes | None:
+            try:
+                return os.read(reader, 100)
+            except BlockingIOError:  # somebody is about to write
+                return None
+
         try:
-            until(lambda: os.read(reader, 100), "the step is not reached")
+            until(told, "the step is not reached")
         finally:
             os.close(reader)
 
