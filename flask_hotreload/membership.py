@@ -132,7 +132,7 @@ class Membership:
     def _open(self, place: boot.Place | None) -> tuple[Store, Signer]:
         config = self._service.config
         if config.coordinator.startswith(_SQLITE):
-            path = Path(config.coordinator.removeprefix("sqlite://"))
+            path = Path("/" + config.coordinator.removeprefix(_SQLITE).lstrip("/"))  # also sqlite:////path
         else:
             assert place is not None
             path = folder_for(self._service.app.import_name, place.master_pid) / "store.sqlite"
