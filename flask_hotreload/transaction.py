@@ -35,7 +35,7 @@ from flask_hotreload.generation import Afterlife, Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.loader import Exchange, ModuleLoader
 from flask_hotreload.namespaces import Namespace, NamespaceGuard
-from flask_hotreload.pace import Pace
+from flask_hotreload.pace import Pace, ShortTurns
 from flask_hotreload.report import Drain, Straggler, Timings, Trigger, utc_now
 from flask_hotreload.rwlock import Gate, Reader, ReadersWriterLock
 from flask_hotreload.side_effects import THREAD_PREFIX, Census
@@ -142,6 +142,7 @@ class Transaction:
         self._hold = Deadline(None)
         self._started = perf_counter()
         self._milliseconds: dict[str, float] = {}
+        self._turns = ShortTurns()
         self._census = Census()
         self._namespaces: list[Namespace] = []
         self._guards: list[NamespaceGuard] = []
@@ -248,6 +249,7 @@ class Transaction:
 
     def close(self) -> None:
         """Let go of the thread and, unless committed, of everything staged."""
+        self._turns.end()
         for thread in self._threads:
             thread.close()
         if not self.committed and not self.hung and self._loader is not None:

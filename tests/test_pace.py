@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_hotreload.pace import REST, Pace
+from flask_hotreload.pace import REST, TURN, Pace, ShortTurns
 
 
 @pytest.fixture
@@ -72,3 +74,45 @@ def test_nobody_rests_where_nobody_else_works() -> None:
         use_processor(0.02)
         pace.give_way()
     assert pace.rested == 0
+
+
+def test_turns_are_short_while_anybody_wants_them_and_as_before_afterwards():
+    before = sys.getswitchinterval()
+    one, other = ShortTurns(), ShortTurns()
+    assert sys.getswitchinterval() == pytest.approx(TURN)
+    one.end()
+    one.end()
+    assert sys.getswitchinterval() == pytest.approx(TURN)
+    other.end()
+    assert sys.getswitchinterval() == pytest.approx(before)
+
+
+def test_turns_that_somebody_else_has_set_meanwhile_stay():
+    before = sys.getswitchinterval()
+    turns = ShortTurns()
+    try:
+        sys.setswitchinterval(0.002)
+        turns.end()
+        assert sys.getswitchinterval() == pytest.approx(0.002)
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_no_full_collection_begins_by_itself_meanwhile():
+    before = gc.get_threshold()
+    full = []
+
+    def collected(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            full.append(info)
+
+    turns = ShortTurns()
+    gc.callbacks.append(collected)
+    try:
+        kept = [[[number]] for number in range(200_000)]  # enough for several of them otherwise
+    finally:
+        gc.callbacks.remove(collected)
+        turns.end()
+    assert full == []
+    assert len(kept) == 200_000
+    assert gc.get_threshold() == before
