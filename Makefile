@@ -4,8 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
-# The order of sets follows from it, and with that the histories of the simulation: a seed must replay.
-export PYTHONHASHSEED := 0
 
 .PHONY: help demo run test test-long bench lint clean
 

@@ -2,8 +2,8 @@
 
 gunicorn forks its workers from a master, and each worker imports the application and then runs its loop; with
 ``--preload`` the master imports it, once. Either way, what an application must do before its process answers the
-first request, it gives to :func:`before_serving`. The hooks of :mod:`flask_hotreload.gunicorn` tell the same things
-explicitly.
+first request, it gives to :func:`before_serving`; what must happen before the application is imported, to
+:func:`before_loading`. The hooks of :mod:`flask_hotreload.gunicorn` tell the same things explicitly.
 
 A release is what was deployed by starting processes. ``"0"`` is what the master started with; each ``HUP`` that made
 gunicorn import the application once more begins another one, ``"hup-N"``, with N growing.
@@ -31,7 +31,9 @@ class Worker(Protocol):
     pid: int | str
     ppid: int
     booted: bool
+    cfg: Any
     run: Callable[[], object]
+    load_wsgi: Callable[[], object]
 
     def notify(self) -> None: ...
 
@@ -101,6 +103,23 @@ def before_serving(callback: Callable[[Place], object], *, afterwards: Callable[
     # Forked from here, a worker serves what was made here; nobody else ever calls it.
     _serving.register(_Registration(callback, afterwards, place))
     return place is not None
+
+
+def before_loading(callback: Callable[[Place], object]) -> None:
+    """Call ``callback(place)`` in each worker that is forked from here, before it imports the application.
+
+    In a worker that is importing it just now: at once. It must not raise. Nowhere else is it called, and not under
+    gunicorn's ``--reload``, which wants what lies on the disk.
+    """
+    place = boot_place()
+    if place is None or place._worker is None:
+        _serving.loading.append(callback)
+    elif not place._worker.booted and not _wants_the_disk(place._worker):
+        callback(place)
+
+
+def _wants_the_disk(worker: Worker) -> bool:
+    return bool(getattr(worker.cfg, "reload", False))
 
 
 def release_of_hup(last_worker_age: int) -> str:
@@ -217,16 +236,37 @@ class _Serving:
 
     def __init__(self) -> None:
         self.worker: Worker | None = None
+        self.loading: list[Callable[[Place], object]] = []
         self._registrations: list[_Registration] = []
 
     def register(self, registration: _Registration) -> None:
         self._registrations.append(registration)
 
     def wrap(self, worker: Worker) -> None:
-        """Have ``worker`` run its loop between the callbacks. ``Worker.init_process`` ends with ``self.run()``."""
+        """Have ``worker`` import its application, and run its loop, between the callbacks.
+
+        ``Worker.init_process`` takes the user that the worker is to run as, and ends with ``self.load_wsgi()`` and
+        ``self.run()``.
+        """
         if self.worker is worker:
             return
         self.worker = worker
+        self._wrap_run(worker)
+        if self.loading and not _wants_the_disk(worker):
+            self._wrap_load(worker)
+
+    def _wrap_load(self, worker: Worker) -> None:
+        load = worker.load_wsgi
+
+        def load_afterwards() -> None:
+            place = boot_place() or _place_in(worker, None)
+            for callback in self.loading:
+                callback(place)
+            load()
+
+        worker.load_wsgi = load_afterwards
+
+    def _wrap_run(self, worker: Worker) -> None:
         run = worker.run
 
         def run_between() -> None:
@@ -259,6 +299,7 @@ class _Serving:
         was_worker, self.worker = self.worker is not None, None
         if was_worker:
             self._registrations.clear()
+            self.loading.clear()
         elif (seen := _look()) is not None and seen.worker is not None:
             self.wrap(seen.worker)
 

@@ -1,4 +1,4 @@
-"""Hooks for gunicorn. They are not needed; they make explicit what is otherwise read from gunicorn's stack.
+"""Hooks for gunicorn. Recommended: with them a worker starts from what is served, whatever lies on the disk by then.
 
 As the whole configuration::
 
@@ -12,8 +12,15 @@ or called from one's own ``gunicorn.conf.py``::
         hotreload.on_reload(server)
         ...
 
-Both or neither. What they add: a worker that is spawned later, after a crash, say, knows to which HUP it belongs even
-if all workers of that HUP died before the first one of them served. And they work where the stack shows nothing.
+Both or neither. What they add:
+
+* gunicorn's master has loaded this package, so that a new worker acts before it imports the application: once
+  something has been reloaded, it imports what its siblings run (:mod:`flask_hotreload.boot_sources`). Without that it
+  acts when the application imports this package. Then a file of the application's that is broken by then, and
+  imported before that, ends the whole service: gunicorn halts if a worker cannot start.
+* A worker that is spawned later, after a crash, say, knows to which HUP it belongs even if all workers of that HUP
+  died before the first one of them served.
+* They work where gunicorn's stack, which is otherwise read, shows nothing.
 
 gunicorn takes every name in this module that is one of its settings: there are no others than the hooks.
 """

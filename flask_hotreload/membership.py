@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from flask_hotreload import boot
+from flask_hotreload.boot_sources import boot_sources
 from flask_hotreload.coordination.agent import Agent, member_of
 from flask_hotreload.coordination.conductor import Conductor
 from flask_hotreload.coordination.meeting_place import folder_for
+from flask_hotreload.coordination.reports import Reports
 from flask_hotreload.coordination.signing import Signer, key_beside
 from flask_hotreload.coordination.sqlite import SQLiteStore
 from flask_hotreload.coordination.worker import Worker
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.records import Member
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.reloader import Reloader
+    from flask_hotreload.sources import Roots
 _log = logging.getLogger("flask_hotreload")
 _SQLITE = "sqlite:///"
 
@@ -41,7 +44,10 @@ class Serves(Protocol):
     def reloader(self) -> Reloader: ...
     @property
     def release(self) -> str: ...
+    @property
+    def roots(self) -> Roots: ...
     def script(self, path: str | None) -> str: ...
+    def ran(self, digests: Mapping[str, str]) -> None: ...
 
 
 class Membership:
@@ -103,10 +109,12 @@ class Membership:
         member = member_of(store.member_id, release, service.reloader.current.number)
         deployment = service.config.deployment or service.app.import_name
         worker = Worker(service.reloader, store, signer, deployment=deployment, release=release)
+        reports = Reports(store, signer, member=member, deployment=deployment)
         conductor = Conductor(
             store,
             worker,
             signer,
+            reports,
             member=member,
             deployment=deployment,
             timeouts=service.config,
@@ -117,13 +125,30 @@ class Membership:
             store,
             worker,
             conductor,
+            reports,
             member=member,
             in_doubt=service.config.in_doubt,
             load=lambda: (lock.in_flight, lock.held),
             tell=service.reloader.tell,
         )
         service.reloader.conductor = self._agent
-        self._agent.start()
+        if place is None or place.in_master or service.config.coordinator.startswith(_SQLITE):
+            self._agent.start()
+        else:
+            self._start_on_base(self._agent, store, signer, deployment, release)
+
+    def _start_on_base(self, agent: Agent, store: Store, signer: Signer, deployment: str, release: str) -> None:
+        """Start as one whose successors are to import the same, see :mod:`flask_hotreload.boot_sources`."""
+        service = self._service
+        service.ran(boot_sources.served(service.roots))
+        found = boot_sources.imported(store, service.roots, release)
+        agent.start()
+        if boot_sources.differs(store, signer, release):
+            _log.info("this worker imported the disk before a reload was committed; another one takes its place")
+            self._leave()
+            raise SystemExit(0)
+        if found is not None:
+            boot_sources.keep(store, signer, found, deployment=deployment, release=release)
 
     def _leave(self) -> None:
         if self._agent is not None:

@@ -76,7 +76,8 @@ class Worker:
         self.stopped_until = 0.0
         # The store, as seen from here.
         self.cannot_read_until = self.cannot_write_until = 0.0
-        self.failing_since: dict[bool, float | None] = {False: None, True: None}  # for the agent: reading, writing
+        # Since when the agent can neither read that there is nothing to abort, nor write.
+        self.cut_off_since: float | None = None
         # The lock, while it is closed.
         self.must_open_by = 0.0
         self.failed_while_closed = False
@@ -94,21 +95,21 @@ class Worker:
         away = world.now < (self.cannot_write_until if writes else self.cannot_read_until)
         glitch = away or (world.troubled and world.random.random() < world.glitches)
         if glitch and (away or world.random.random() < 0.5):
-            self._fails(writes)
+            self._fails()
         answer = getattr(world.store, method)(*arguments, **options)
         if answer is True:
             world.observe(method, arguments)
         if glitch:
-            self._fails(writes)
-        if world.running is self.agent:
-            self.failing_since[writes] = None
+            self._fails()
+        if writes and world.running is self.agent:
+            self.cut_off_since = None
         if writes and world.troubled and world.random.random() < world.strikes:
             world.strike(self)
         return answer
 
-    def _fails(self, writes: bool) -> None:
-        if self.world.running is self.agent and self.failing_since[writes] is None:
-            self.failing_since[writes] = self.world.now
+    def _fails(self) -> None:
+        if self.world.running is self.agent and self.cut_off_since is None:
+            self.cut_off_since = self.world.now
         self.failed_while_closed = True
         raise StoreUnavailable("simulated")
 
@@ -138,6 +139,8 @@ class Worker:
             failed = False
             self._is_doubt_over(view)
             yield None
+            if view is not None and not self._has_to_abort(view, coordinator_is_dead):
+                self.cut_off_since = None
             action = self.participant.observe(view, self.world.now, coordinator_is_dead=coordinator_is_dead)
             yield None
             try:
@@ -148,6 +151,12 @@ class Worker:
     def _is_doubt_over(self, view: View | None) -> None:
         if view is not None and self.participant.record is None and view.head == self.generation:
             self.excused = self.excused and view.active is not None and not view.active.phase.decided
+
+    def _has_to_abort(self, view: View, coordinator_is_dead: bool) -> bool:
+        """Whether ``view`` leaves a worker that has voted with nothing but to write."""
+        active = view.active
+        undecided = active is not None and not active.phase.decided and active.id == self.participant.transaction
+        return undecided and (coordinator_is_dead or self.world.now >= active.deadline)
 
     def _carry_out(self, action: Any) -> Steps:
         if isinstance(action, Wait):
@@ -218,8 +227,8 @@ class Worker:
 
     def _require_doubt(self) -> None:
         """The excuse has to be true."""
-        waited = [self.world.now - since for since in self.failing_since.values() if since is not None]
-        self.world.require(max(waited, default=0.0) >= IN_DOUBT, f"{self.name} was in doubt too soon: {waited}")
+        waited = 0.0 if self.cut_off_since is None else self.world.now - self.cut_off_since
+        self.world.require(waited >= IN_DOUBT, f"{self.name} was in doubt too soon: {waited}")
 
     def _vote(self, record: TransactionRecord, ballot: Ballot, *, ok: bool) -> None:
         self.ask("vote", Vote(record.id, ballot, self.name, ok))

@@ -239,7 +239,6 @@ def test_the_first_request_of_a_later_worker_is_answered_by_what_is_committed(st
             assert (answer["edition"], answer["generation"]) == (1, 1)
 
 
-@pytest.mark.xfail(reason="gunicorn ends the service if a worker cannot import what lies on disk", strict=True)
 def test_a_worker_that_boots_while_the_disk_holds_refused_code_serves_what_is_committed(start):
     with start(workers=2, options=("-c", "python:flask_hotreload.gunicorn")) as running:
         before = running.await_members()

@@ -1,7 +1,8 @@
 """Each process of a reload, killed, paused and stalled at each step of the protocol, under load.
 
-Afterwards all workers agree, every lock is open, nobody but the killed worker's own clients has lost a request, and
-the next reload works; how long that takes is measured, and bounded by the deadlines of the phases.
+Afterwards all workers agree, every lock is open, nobody but the killed worker's own clients has lost a request, who
+asks again with the same id is told what came of it, and the next reload works; how long that takes is measured, and
+bounded by the deadlines of the phases.
 """
 
 from __future__ import annotations
@@ -108,12 +109,12 @@ class Stop:
 
 
 @contextmanager
-def asked(running: Cluster, coordinator: int):
+def asked(running: Cluster, coordinator: int, document: dict):
     """A reload that ``coordinator`` is asked for, as a future of status and answer; ``None`` if it died over it."""
 
     def ask(connection) -> tuple[int, dict] | None:
         try:
-            return running.post_reload({"data": [ENTRY]}, connection=connection)
+            return running.post_reload(document, connection=connection)
         except (OSError, HTTPException):
             return None
 
@@ -147,8 +148,9 @@ def check(running: Cluster, stops, role: str, step: str, fault: str) -> float:
     running.edit(before + 1, extra=CHOOSY)
     if step == "participant.restoring":
         (running.folder / "refuse").write_text(str(sorted(workers)[1]))
+    document = {"data": [ENTRY], "id": f"{coordinator} {step} {fault} {before}"}
     with Checker(running.address, clients=8, rate=60) as checker:
-        with asked(running, coordinator) as ask:
+        with asked(running, coordinator, document) as ask:
             stop = Stop(stops, victim, step)
             answer = ask()
             stop.await_reached()
@@ -159,6 +161,7 @@ def check(running: Cluster, stops, role: str, step: str, fault: str) -> float:
         answers = running.everywhere(pids=members)
         (generation,) = {each["generation"] for each in answers.values()}
         (edition,) = {each["edition"] for each in answers.values()}
+        again = running.post_reload(document)  # by whomever
         (running.folder / "refuse").unlink(missing_ok=True)
         running.edit(generation + 1, extra=CHOOSY)
         report = running.reload({"data": [ENTRY]})
@@ -168,8 +171,8 @@ def check(running: Cluster, stops, role: str, step: str, fault: str) -> float:
     assert report["generation"] == generation + 1
     assert {worker["pid"] for worker in report["workers"]} == members
     assert all(worker["ok"] for worker in report["workers"])
-    if told is not None:
-        check_answer(*told, committed=generation > before, victim=victim, killed=fault == "kill")
+    for answer in (told or again, again):
+        check_answer(*answer, committed=generation > before, victim=victim, killed=fault == "kill")
     checker.verdict(lost_with=victim if fault == "kill" else None).assert_clean()
     assert took < BOUND, f"it took {took:.1f} s until all was well again"
     return took

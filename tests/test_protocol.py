@@ -203,7 +203,18 @@ def test_a_store_that_can_be_read_but_not_written_is_a_store_that_is_away():
         assert isinstance(voted.observe(undecided, now), TryAbort)
         assert isinstance(voted.observe(None, now), Wait)  # it failed
         now += 1.0
-    assert isinstance(voted.observe(undecided, now), Restore)
+    assert isinstance(voted.observe(undecided, now), TryAbort)  # once more
+    assert isinstance(voted.observe(None, now), Restore)
+
+
+def test_a_store_that_cannot_be_read_and_then_not_be_written_has_been_away_since_the_first():
+    voted = participant(step=Step.APPLIED)
+    undecided = view(transaction(Phase.APPLY), outcome=Phase.APPLY)
+    assert voted.observe(None, DEADLINE) == Wait(DEADLINE + IN_DOUBT)
+    assert isinstance(voted.observe(undecided, DEADLINE + IN_DOUBT - 1.0), TryAbort)  # it can be read again
+    assert voted.observe(None, DEADLINE + IN_DOUBT - 1.0) == Wait(DEADLINE + IN_DOUBT)
+    assert isinstance(voted.observe(undecided, DEADLINE + IN_DOUBT), TryAbort)
+    assert isinstance(voted.observe(None, DEADLINE + IN_DOUBT), Restore)
 
 
 def test_a_long_stop_is_no_doubt():

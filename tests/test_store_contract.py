@@ -7,6 +7,7 @@ import pytest
 from flask_hotreload.coordination.memory import MemoryStore
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, Vote
 from flask_hotreload.coordination.sqlite import SQLiteStore
+from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
 RELEASE = "0"
 PATIENCE = 10.0  # seconds
@@ -253,7 +254,52 @@ def test_an_id_is_good_for_one_attempt(place, end):
     if end.endswith("obsolete"):
         committed(store, 2, obsolete=[1])
     head = store.view(RELEASE).head
+    assert store.has_begun("t1")
     assert not store.begin(transaction("t1", base=head, generation=head + 1))
+
+
+def aborted(store, name):
+    assert store.begin(transaction(name))
+    assert store.abort(name, "enough")
+
+
+def test_an_aborted_id_is_not_good_again_when_others_have_followed(place):
+    join(place, "a")
+    store = place.store("a")
+    aborted(store, "t1")
+    aborted(store, "t2")
+    assert not store.begin(transaction("t1"))
+    assert store.has_begun("t1")
+    assert not store.has_begun("t3")
+
+
+def test_a_refused_begin_uses_no_id(place):
+    store = begun(place, "a")
+    assert not store.begin(transaction("t2"))
+    assert not store.has_begun("t2")
+
+
+def test_an_id_that_was_used_very_long_ago_is_as_good_as_new(place):
+    join(place, "a")
+    store = place.store("a")
+    for number in range(REMEMBERED + 1):
+        aborted(store, f"n{number}")
+    assert not store.has_begun("n0")
+    assert store.has_begun("n1")
+    assert not store.begin(transaction("n1"))
+    assert store.begin(transaction("n0"))
+
+
+def test_a_committed_id_is_refused_as_long_as_its_record_is_in_the_journal(place):
+    join(place, "a")
+    store = place.store("a")
+    committed(store, 1)
+    for number in range(REMEMBERED + 1):
+        name = f"n{number}"
+        assert store.begin(transaction(name, base=1, generation=2))
+        store.abort(name, "enough")
+    assert store.has_begun("t1")
+    assert not store.begin(transaction("t1", base=1, generation=2))
 
 
 # Votes and phases ---------------------------------------------------------------------------------------------------
@@ -494,6 +540,70 @@ def test_a_new_release_begins_empty_with_numbers_that_go_on(place):
     assert list(store.journal("next")) == []
     assert [each.generation for each in store.journal(RELEASE)] == [1]
     assert store.view(RELEASE).head == 1
+
+
+# Bases --------------------------------------------------------------------------------------------------------------
+
+
+def test_a_base_takes_the_place_of_the_one_before_until_something_is_committed(place):
+    join(place, "a")
+    store = place.store("a")
+    assert store.base(RELEASE) is None
+    assert store.put_base(RELEASE, b"first", {"sha256:1": b"1"})
+    aborted(store, "t1")
+    assert store.put_base(RELEASE, b"second", {"sha256:2": b"2"})
+    assert store.begin(transaction("t2"))
+    assert not store.put_base(RELEASE, b"third", {"sha256:3": b"3"})
+    to_apply(store, "t2")
+    assert store.commit(record("t2"))
+    assert not store.put_base(RELEASE, b"fourth", {})
+    assert place.store("a").base(RELEASE) == b"second"
+    assert store.blobs(["sha256:1", "sha256:2", "sha256:3"]) == {"sha256:2": b"2"}
+
+
+def test_blobs_of_a_base_are_kept_as_long_as_it_is_there(place):
+    join(place, "a")
+    store = place.store("a")
+    store.put_base(RELEASE, b"first", {"sha256:1": b"1"})
+    store.put_base(RELEASE, b"second", {"sha256:2": b"2"})
+    committed(store, 1)
+    committed(store, 2)
+    assert store.blobs(["sha256:1", "sha256:2"]) == {"sha256:2": b"2"}
+
+
+def test_a_base_is_of_the_release_that_workers_begin_with(place):
+    join(place, "a")
+    store = place.store("a")
+    assert store.put_base(RELEASE, b"old", {})
+    assert not store.put_base("next", b"next", {})
+    store.new_release("next", only_if=RELEASE)
+    assert not store.put_base(RELEASE, b"older", {})
+    assert store.base("next") is None
+    assert store.put_base("next", b"next", {})
+    assert (store.base(RELEASE), store.base("next")) == (None, b"next")
+
+
+# Reports ------------------------------------------------------------------------------------------------------------
+
+
+def test_reports_come_back_oldest_first_and_the_last_ones_are_kept(place):
+    for number in range(REPORTS + 2):
+        place.store("a").put_report(b"%d" % number, transaction=f"t{number}" if number % 2 else None)
+    assert place.store("b").reports() == [b"%d" % number for number in range(2, REPORTS + 2)]
+    assert place.store("b").report("t1") is None
+    assert place.store("b").report("t3") == b"3"
+    assert place.store("b").report("t4") is None
+
+
+def test_of_a_transaction_there_is_one_report(place):
+    first, second = place.store("a"), place.store("b")
+    first.put_report(b"as far as others can tell", transaction="t1", only_first=True)
+    first.put_report(b"of another", transaction="t2")
+    second.put_report(b"too late", transaction="t1", only_first=True)
+    assert first.report("t1") == b"as far as others can tell"
+    second.put_report(b"what the coordinator tells", transaction="t1")
+    assert first.report("t1") == b"what the coordinator tells"
+    assert first.reports() == [b"what the coordinator tells", b"of another"]
 
 
 # Wake-ups -----------------------------------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 It shows the store's view to the protocol's state machines and carries out what they answer. All waiting is on the
 store's wake-ups; since those are hints, a transaction that is under way is looked at again every ``RECHECK`` seconds,
-and everything every ``IDLE_RECHECK`` seconds.
+and so is a store that has failed; everything else every ``IDLE_RECHECK`` seconds.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import msgspec
 from msgspec.structs import replace
 
 from flask_hotreload.coordination.conductor import DEATHS, Conductor
-from flask_hotreload.coordination.merged import raised
 from flask_hotreload.coordination.protocol import (
     Apply,
     CatchUp,
@@ -35,6 +34,7 @@ from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
+    from flask_hotreload.coordination.reports import Reports
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Part, Worker
     from flask_hotreload.document import Document
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("flask_hotreload")
 
-#: Seconds after which a transaction that is under way is looked at again without a wake-up.
+#: Seconds after which a transaction that is under way, or a store that has failed, is looked at without a wake-up.
 RECHECK = 0.1
 #: The same while nothing is under way.
 IDLE_RECHECK = 5.0
@@ -56,6 +56,7 @@ class Agent:
         store: Store,
         worker: Worker,
         conductor: Conductor,
+        reports: Reports,
         *,
         member: Member,
         in_doubt: float,
@@ -66,6 +67,7 @@ class Agent:
         self._store = store
         self._worker = worker
         self._conductor = conductor
+        self._reports = reports
         self._member = member
         self._load = load
         self._tell = tell
@@ -129,26 +131,19 @@ class Agent:
         return asking.outcome
 
     def remember(self, report: ReloadReport) -> None:
-        """Tell every worker of it. The reload itself is over: that it cannot be told is no failure of it."""
-        try:
-            self._store.put_report(msgspec.json.encode(report))
-        except StoreUnavailable as error:
-            _log.warning("the report of reload %s could not be kept: %s", report.id, error)
+        """Tell every worker of it."""
+        self._reports.keep(report)
 
     def history(self) -> list[ReloadReport]:
         """The last reports of all workers, newest first. Raise :class:`StoreUnavailable`."""
-        return [msgspec.json.decode(each, type=ReloadReport) for each in reversed(self._store.reports())]
+        return self._reports.history()
 
     def earlier(self, identity: str) -> ReloadReport | None:
         """What a transaction with this id, asked for anywhere, came to: its report, or its error."""
-        for report in self.history():
-            if report.id == identity and report.workers:
-                if report.error is not None:
-                    error = raised(report.error)
-                    error.report = report
-                    raise error
-                return report
-        return None
+        outcome = self._reports.of(identity)
+        if isinstance(outcome, ReloadError):
+            raise outcome
+        return outcome
 
     def members(self) -> tuple[Member, ...]:
         """Every living member, as it last told of itself."""
@@ -182,7 +177,8 @@ class Agent:
 
     def _wait(self) -> None:
         busy = self._conductor.busy or self._participant.record is not None or not self._joined
-        self._pause(RECHECK if busy else IDLE_RECHECK)
+        unsure = self._store_error is not None  # what has failed may have begun something
+        self._pause(RECHECK if busy or unsure else IDLE_RECHECK)
 
     def _pause(self, seconds: float) -> None:
         try:

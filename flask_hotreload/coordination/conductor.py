@@ -11,9 +11,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
-from flask_hotreload.coordination.merged import error_of, merged
+from flask_hotreload.coordination.base import base_hash
+from flask_hotreload.coordination.merged import Wanted, concluded, part_of
 from flask_hotreload.coordination.payload import Payload, Signs, keys_of, remaining, seal, with_kept_settings
 from flask_hotreload.coordination.protocol import (
     DRY_RUN,
@@ -27,12 +26,12 @@ from flask_hotreload.coordination.protocol import (
 )
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
 from flask_hotreload.coordination.step import at_step
-from flask_hotreload.coordination.worker import Part
 from flask_hotreload.deadline import Deadline
-from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
+from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable
 from flask_hotreload.report import ReloadReport, utc_now
 
 if TYPE_CHECKING:
+    from flask_hotreload.coordination.reports import Reports
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Worker
     from flask_hotreload.document import Document
@@ -77,6 +76,7 @@ class Conductor:
         store: Store,
         worker: Worker,
         signer: Signs,
+        reports: Reports,
         *,
         member: Member,
         deployment: str,
@@ -86,6 +86,8 @@ class Conductor:
         self._store = store
         self._worker = worker
         self._signer = signer
+        self._reports = reports
+        reports.conducting = lambda: self.transaction
         self._member = member
         self._deployment = deployment
         self._timeouts = timeouts
@@ -120,8 +122,9 @@ class Conductor:
 
     @property
     def transaction(self) -> str | None:
-        """The id of the transaction that it coordinates; what to ask the store's view about."""
-        record = self._asking.record if self._asking is not None else None
+        """The id of the transaction that it coordinates; what to ask the store's view about. Any thread may ask."""
+        asking = self._asking
+        record = asking.record if asking is not None else None
         return record.id if record is not None else None
 
     def step(self, view: View, now: float) -> bool:
@@ -129,6 +132,8 @@ class Conductor:
 
         ``view`` has to be one that was asked about :attr:`transaction`.
         """
+        if self._end_forgotten(view):
+            return False
         if self._asking is None and self._waiting:
             self._asking = self._waiting.popleft()
         asking = self._asking
@@ -153,8 +158,22 @@ class Conductor:
             self._look_again = now + DEATHS
         return self._buried
 
+    def _end_forgotten(self, view: View) -> bool:
+        """Abort what has begun here and was given up when the store was away: else it would last to its deadline."""
+        record = view.active
+        if record is None or record.phase.decided or record.coordinator != self._member.id:
+            return False
+        if record.id == self.transaction:
+            return False
+        if self._store.abort(record.id, f"worker {self._member.id}, which coordinated it, had lost the store"):
+            self._store.ring(record.participants)
+        return True
+
     def _begin(self, asking: Asking, view: View, now: float) -> bool:
         """Take the turn of all workers, or wait for it."""
+        if self._store.has_begun(asking.document.id):
+            return self._answer(asking)
+        self._reports.complete(view.active)  # its votes go when the next one begins
         release, generation = self._member.release, view.newest + 1
         of_release = [member.id for member in view.members if member.release == release]
         dead = self._store.dead(of_release)
@@ -176,11 +195,33 @@ class Conductor:
             asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
             at_step("coordinator.staging")
             return False
+        return self._wait_for_turn(asking)
+
+    def _wait_for_turn(self, asking: Asking) -> bool:
         if asking.turn.expired:
-            self._asking = None
-            asking.finish(ReloadBusy("another worker's reload has not ended; try again"))
+            self._finish(asking, ReloadBusy("another worker's reload has not ended; try again"))
             return False
         return True  # the participant stands by, and ends it if its coordinator does not
+
+    def _answer(self, asking: Asking) -> bool:
+        """A retry with the id of a transaction that was begun gets what became of that one, once it has ended."""
+        identity, view = asking.document.id, self._store.view(self._member.release)
+        is_last = view.active is not None and view.active.id == identity
+        if is_last and asking.turn.expired:
+            self._reports.complete(view.active)  # its coordinator lives, but does not
+        outcome = self._reports.of(identity)
+        if outcome is None and is_last:
+            return self._wait_for_turn(asking)
+        if outcome is None:
+            outcome = ReloadInvalid(
+                f"the id {identity!r} was used by an earlier reload, whose report is not kept any more; use a new one"
+            )
+        self._finish(asking, outcome)
+        return False
+
+    def _finish(self, asking: Asking, outcome: ReloadReport | ReloadError) -> None:
+        self._asking = None
+        asking.finish(outcome)
 
     def _payload(self, asking: Asking, generation: int, document: dict[str, Any], **more: Any) -> Payload:
         return Payload(
@@ -215,20 +256,23 @@ class Conductor:
             if self._store.abort(action.transaction, action.reason):
                 self._store.ring(record.participants)
         elif isinstance(action, Finish):
-            self._finish(asking, record, action, view, dead)
+            self._conclude(asking, record, action, view, dead)
 
     def _publish(self, asking: Asking, record: TransactionRecord) -> None:
         """Give everybody what this worker has staged: the document, and every source that it read."""
         live, documents = self._worker.live_records(self._store.journal(record.release))
         document = with_kept_settings(asking.written, documents)
-        report = _part(asking.votes.get((Ballot.PREPARED, self._member.id))).report
+        report = part_of(asking.votes.get((Ballot.PREPARED, self._member.id))).report
         keys = keys_of(document, report.modules if report is not None else ())
         kept = remaining(live, keys, clear_old=asking.document.clear_old)
         asking.obsolete = tuple({each.generation for each in live} - {each.generation for each in kept})
         sources, blobs = self._worker.sources_read()
         self._store.put_blobs(blobs)
         asking.digests = tuple(blobs)
-        payload = self._payload(asking, record.generation, document, sources=sources, keys=keys, live=tuple(kept))
+        base = base_hash(self._store, record.release)
+        payload = self._payload(
+            asking, record.generation, document, sources=sources, keys=keys, live=tuple(kept), base=base
+        )
         asking.sealed = seal(payload, self._signer)
         deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
         if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=asking.sealed):
@@ -245,33 +289,30 @@ class Conductor:
             at_step("coordinator.applying")
             self._store.ring(record.participants)
 
-    def _finish(self, asking: Asking, record: TransactionRecord, action: Finish, view: View, dead: set[str]) -> None:
-        self._asking = None
-        committed = action.phase is Phase.COMMITTED
-        base = ReloadReport(
-            id=record.id,
-            status="committed" if committed else "checked",
-            generation=record.generation if committed else record.base,
-            previous=record.base,
-            label=asking.document.label,
-            digest=None,
-            trigger=asking.asked.trigger,
-            actor=asking.asked.actor,
-            started_at=asking.started_at,
-        )
-        parts = {key: _part(vote) for key, vote in asking.votes.items()}
-        refused = [key for key, vote in asking.votes.items() if not vote.ok and key[0] is not Ballot.SETTLED]
-        reason = (view.active.reason if view.active is not None else None) or "it was aborted"
+    def _conclude(
+        self, asking: Asking, record: TransactionRecord, action: Finish, view: View, dead: set[str]
+    ) -> None:
+        reason = view.active.reason if view.active is not None else None
+        refused = any(not vote.ok for key, vote in asking.votes.items() if key[0] is not Ballot.SETTLED)
         silent = set(action.silent)
-        if not committed and not refused and reason != DRY_RUN:
+        if action.phase is not Phase.COMMITTED and not refused and reason != DRY_RUN:
             # Whoever aborted it at the deadline, the coordinator or another, these are why.
             silent |= {m for m in record.participants if m not in dead and (asking.ballot, m) not in asking.votes}
-        members = [asking.members[member] for member in record.participants]
-        report = merged(base, members, parts, dead=dead, silent=silent)
-        dry = asking.document.dry_run and reason == DRY_RUN
-        asking.finish(report if committed or dry else error_of(report, parts, refused, reason))
+        outcome = concluded(
+            record,
+            action.phase,
+            Wanted(
+                asking.document.label,
+                asking.asked.trigger,
+                asking.asked.actor,
+                asking.started_at,
+                asking.document.dry_run,
+            ),
+            [asking.members[member] for member in record.participants],
+            asking.votes.values(),
+            reason=reason,
+            dead=dead,
+            silent=silent,
+        )
+        self._finish(asking, outcome)
         self._store.ring([member.id for member in view.members])  # somebody may wait for the turn
-
-
-def _part(vote: Vote | None) -> Part:
-    return Part() if vote is None else msgspec.json.decode(vote.detail, type=Part)

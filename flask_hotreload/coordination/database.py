@@ -22,7 +22,7 @@ _log = logging.getLogger("flask_hotreload")
 
 #: Tells the store's files from other SQLite files, and from those of other versions.
 APPLICATION_ID = 0x686F7472
-VERSION = 1
+VERSION = 2
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
 #: The write-ahead log is carried over into the file when it is longer than this. Bytes.
@@ -46,7 +46,9 @@ CREATE TABLE journal (
     live INTEGER NOT NULL, payload BLOB NOT NULL, digests TEXT NOT NULL
 );
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
-CREATE TABLE reports (number INTEGER PRIMARY KEY, report BLOB NOT NULL);
+CREATE TABLE bases (release TEXT PRIMARY KEY, base BLOB NOT NULL, digests TEXT NOT NULL);
+CREATE TABLE begun (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
+CREATE TABLE reports (number INTEGER PRIMARY KEY, id TEXT UNIQUE, report BLOB NOT NULL);
 """
 
 

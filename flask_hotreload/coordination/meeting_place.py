@@ -58,6 +58,22 @@ def folder_for(application: str, master_pid: int) -> Path:
     return folder
 
 
+def folders_of(master_pid: int) -> list[Path]:
+    """The folders that are there of the workers of this master, one for each application; none is made.
+
+    Raise :class:`StoreUnavailable` if it cannot be found out, or if somebody else could have a hand in one.
+    """
+    base, start = _base(), _start_of(master_pid) or "0"
+    try:
+        found = sorted(base.glob(f"{_PREFIX}-{os.geteuid()}-*-{_scope()}-{master_pid}-{start}"))
+        trouble = [f"{folder} {why}" for folder in found if (why := _not_private(folder))]
+    except OSError as error:
+        raise StoreUnavailable(f"where the workers meet in {base} cannot be seen: {error.strerror}") from error
+    if trouble:
+        raise StoreUnavailable(f"{trouble[0]}: somebody else may have made it; remove it")
+    return found
+
+
 def boot_id() -> str:
     """Names the time since the machine was started, in which its monotonic clock runs; empty where it has no name."""
     try:

@@ -12,11 +12,9 @@ from time import monotonic
 from msgspec.structs import replace
 
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
-from flask_hotreload.coordination.store import REPORTS
+from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
 FIRST_RELEASE = "0"
-#: So many decisions are remembered after their records have become obsolete.
-DECISIONS = 1000
 
 
 class MemoryStore:
@@ -33,9 +31,11 @@ class MemoryStore:
         self._members: dict[str, Member] = {}
         self._dead: set[str] = set()
         self._journal: list[JournalRecord] = []
-        self._obsolete: deque[str] = deque(maxlen=DECISIONS)  # committed transactions
+        self._obsolete: deque[str] = deque(maxlen=REMEMBERED)  # committed transactions
+        self._begun: deque[str] = deque(maxlen=REMEMBERED)
         self._blobs: dict[str, bytes] = {}
-        self._reports: deque[bytes] = deque(maxlen=REPORTS)
+        self._base: tuple[str, bytes, frozenset[str]] | None = None  # release, base, digests
+        self._reports: dict[object, bytes] = {}  # by transaction, or by a key of its own
         self._rung = False
 
     def now(self) -> float:
@@ -102,14 +102,15 @@ class MemoryStore:
     def _undecided(self) -> TransactionRecord | None:
         return None if self._active is None or self._active.phase.decided else self._active
 
-    def _is_known(self, transaction: str) -> bool:
-        return self._is_committed(transaction) or (self._active is not None and self._active.id == transaction)
+    def has_begun(self, transaction: str) -> bool:
+        with self._changed:
+            return transaction in self._begun or self._is_committed(transaction)
 
     def begin(self, record: TransactionRecord) -> bool:
         with self._changed:
             if self._undecided() is not None or self._heads.get(record.release) != record.base:
                 return False
-            if record.generation <= max(self._heads.values()) or self._is_known(record.id):
+            if record.generation <= max(self._heads.values()) or self.has_begun(record.id):
                 return False
             members = {member.id for member in self._members.values() if member.release == record.release}
             if not members.issuperset(record.participants) or not self._dead.issuperset(
@@ -117,8 +118,10 @@ class MemoryStore:
             ):
                 return False
             used = {digest for each in self._journal for digest in each.digests}
+            used.update(() if self._base is None else self._base[2])
             self._blobs = {digest: data for digest, data in self._blobs.items() if digest in used}
             self._active = record
+            self._begun.append(record.id)
             self._votes.clear()
             return True
 
@@ -185,13 +188,35 @@ class MemoryStore:
         with self._changed:
             return {digest: self._blobs[digest] for digest in digests if digest in self._blobs}
 
-    def put_report(self, report: bytes) -> None:
+    def put_base(self, release: str, base: bytes, blobs: Mapping[str, bytes]) -> bool:
         with self._changed:
-            self._reports.append(report)
+            if self._release != release or self._undecided() is not None:
+                return False
+            if any(record.release == release for record in self._journal):
+                return False
+            self._base = release, base, frozenset(blobs)
+            self._blobs.update(blobs)
+            return True
+
+    def base(self, release: str) -> bytes | None:
+        with self._changed:
+            return self._base[1] if self._base is not None and self._base[0] == release else None
+
+    def put_report(self, report: bytes, *, transaction: str | None = None, only_first: bool = False) -> None:
+        key = object() if transaction is None else transaction
+        with self._changed:
+            if not (only_first and key in self._reports):
+                self._reports[key] = report
+            for each in list(self._reports)[:-REPORTS]:
+                del self._reports[each]
+
+    def report(self, transaction: str) -> bytes | None:
+        with self._changed:
+            return self._reports.get(transaction)
 
     def reports(self) -> list[bytes]:
         with self._changed:
-            return list(self._reports)
+            return list(self._reports.values())
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 

@@ -1,21 +1,74 @@
-"""One report of what all workers tell of their parts."""
+"""One report of what all workers tell of their parts, and the error that it amounts to."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 from msgspec.structs import replace
 
 from flask_hotreload import errors
-from flask_hotreload.coordination.records import Ballot
+from flask_hotreload.coordination.protocol import DRY_RUN
+from flask_hotreload.coordination.records import Ballot, Phase, Vote
+from flask_hotreload.coordination.worker import Part
 from flask_hotreload.report import Drain, ErrorReport, ReloadReport, Timings, WorkerReport, describe_error
 
 if TYPE_CHECKING:
-    from flask_hotreload.coordination.records import Member
-    from flask_hotreload.coordination.worker import Part
+    from flask_hotreload.coordination.records import Member, TransactionRecord
 
 Key = tuple[Ballot, str]
+
+
+class Wanted(NamedTuple):
+    """What was asked for, and by whom."""
+
+    label: str | None
+    trigger: str
+    actor: str | None
+    started_at: str
+    dry_run: bool
+
+
+def concluded(
+    record: TransactionRecord,
+    phase: Phase,
+    wanted: Wanted,
+    members: Sequence[Member],
+    votes: Iterable[Vote],
+    *,
+    reason: str | None,
+    dead: set[str],
+    silent: set[str],
+) -> ReloadReport | errors.ReloadError:
+    """What a transaction that was decided came to: its report, or the error that carries it.
+
+    ``members``: its participants. ``reason``: why it was aborted.
+    """
+    committed = phase is Phase.COMMITTED
+    base = ReloadReport(
+        id=record.id,
+        status="committed" if committed else "checked",
+        generation=record.generation if committed else record.base,
+        previous=record.base,
+        label=wanted.label,
+        digest=None,
+        trigger=wanted.trigger,  # type: ignore[arg-type]  # it was a Trigger when it was written
+        actor=wanted.actor,
+        started_at=wanted.started_at,
+    )
+    cast = {(vote.ballot, vote.member): vote for vote in votes}
+    parts = {key: part_of(vote) for key, vote in cast.items()}
+    report = merged(base, members, parts, dead=dead, silent=silent)
+    if committed or (wanted.dry_run and reason == DRY_RUN):
+        return report
+    refused = [key for key, vote in cast.items() if not vote.ok and key[0] is not Ballot.SETTLED]
+    return error_of(report, parts, refused, reason or "it was aborted", coordinator=record.coordinator)
+
+
+def part_of(vote: Vote | None) -> Part:
+    """What a participant tells with its vote."""
+    return Part() if vote is None else msgspec.json.decode(vote.detail, type=Part)
 
 
 def merged(
@@ -86,7 +139,7 @@ def _longest(timings: Sequence[Timings]) -> Timings:
 
 
 def error_of(
-    report: ReloadReport, parts: Mapping[Key, Part], refused: Iterable[Key], reason: str
+    report: ReloadReport, parts: Mapping[Key, Part], refused: Iterable[Key], reason: str, *, coordinator: str
 ) -> errors.ReloadError:
     """The error that a refused transaction raises, of the kind that the first worker to refuse has met."""
     error: errors.ReloadError | None = None
@@ -101,7 +154,7 @@ def error_of(
         who = ", ".join(f"{worker.id} {worker.error}" for worker in failed)
         error = errors.WorkerFailed(
             f"the reload was aborted: {reason}" + (f" ({who})" if who else ""),
-            worker=failed[0].id if failed else "?",
+            worker=failed[0].id if failed else coordinator,
             reason=reason,
         )
         described = describe_error(error)

@@ -37,6 +37,7 @@ class Payload(msgspec.Struct, frozen=True):
     """``document`` is portable. ``live``: the earlier records that remain, oldest first, each by its hash.
 
     ``keys`` are what this record does, by name: a record all of whose keys a later one has is superseded by it.
+    ``base``: the hash of the release's base; see :mod:`flask_hotreload.coordination.base`.
     """
 
     deployment: str
@@ -50,6 +51,7 @@ class Payload(msgspec.Struct, frozen=True):
     sources: tuple[SourceReference, ...] = ()
     keys: tuple[str, ...] = ()
     live: tuple[LiveRecord, ...] = ()
+    base: str = ""
 
 
 def seal(payload: Payload, signer: Signs) -> bytes:

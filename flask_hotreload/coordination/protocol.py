@@ -15,8 +15,8 @@ What is guaranteed, for every interleaving, loss of wake-ups, pause and death of
    *tries to abort* by the same compare-and-set, and does what the store says then.
 4. Before that vote it may abort alone, since without its vote nothing can be committed.
 5. A lock is closed no longer than until the phase's deadline, plus the time to read the decision; if the store cannot
-   be read or written, no longer than ``in_doubt`` seconds more. Then, and only then, the old generation is served
-   without knowing.
+   be read or written, no longer than ``in_doubt`` seconds more, counted from the first call that fails after the last
+   view in which there was nothing to abort. Then, and only then, the old generation is served without knowing.
 6. A transaction ends, whoever dies: anybody who sees it past its deadline, or its coordinator dead, aborts it.
 """
 
@@ -133,6 +133,11 @@ def stand_by(view: View, now: float, *, coordinator_is_dead: bool = False) -> Wa
     return Wait(active.deadline) if reason is None else TryAbort(active.id, reason)
 
 
+def unsettled(view: View) -> set[str]:
+    """Who has prepared the active transaction and has not said that the decision is carried out."""
+    return view.voted(Ballot.PREPARED).keys() - view.voted(Ballot.SETTLED).keys()
+
+
 # The participant ---------------------------------------------------------------------------------------------------
 
 
@@ -155,8 +160,8 @@ class Participant:
         self.step = Step.IDLE
         self.record: TransactionRecord | None = None
         self._in_doubt_seconds = in_doubt
+        # Since when the store has been no use: a view that asks for an abort is none as long as the abort fails.
         self._away_since: float | None = None
-        self._aborting = False  # its last word was TryAbort; if the store cannot be written, that is like being away
         self._finished: str | None = None  # the last transaction that this worker is done with
 
     @property
@@ -172,9 +177,8 @@ class Participant:
         """
         if view is None:
             return self._without_store(now)
-        if not self._aborting:
-            self._away_since = None
         if self.record is None:
+            self._away_since = None
             return self._idle(view, now, coordinator_is_dead=coordinator_is_dead)
         if view.outcome is None:
             raise ValueError(f"the view does not tell of transaction {self.record.id}; ask about it")
@@ -209,10 +213,8 @@ class Participant:
         reason = f"worker {self.me} refused" if self.step is Step.REFUSED else None
         reason = reason or overdue(active, now, coordinator_is_dead=coordinator_is_dead)
         if reason is not None:
-            self._aborting = True
-            in_doubt = self.step is Step.APPLIED and self._doubted_long_enough(now)
-            return self._in_doubt(record) if in_doubt else TryAbort(record.id, reason)
-        self._aborting = False
+            return TryAbort(record.id, reason)
+        self._away_since = None
         if active.phase is Phase.APPLY and self.step is Step.PREPARED:
             return Apply(active)
         return Wait(active.deadline)
@@ -225,14 +227,11 @@ class Participant:
         if self.step is not Step.APPLIED:
             return Restore(self.record.id, "the store is away")  # without our vote nothing can be committed
         if self._doubted_long_enough(now):
-            return self._in_doubt(self.record)
+            return Restore(self.record.id, f"in doubt: the store has been away for {self._in_doubt_seconds:g} s")
         return Wait(self._away_since + self._in_doubt_seconds)
 
     def _doubted_long_enough(self, now: float) -> bool:
         return self._away_since is not None and now >= self._away_since + self._in_doubt_seconds
-
-    def _in_doubt(self, record: TransactionRecord) -> Restore:
-        return Restore(record.id, f"in doubt: the store has been away for {self._in_doubt_seconds:g} s")
 
     # What became of the actions
 
@@ -254,7 +253,6 @@ class Participant:
         self.record = None
         self.step = Step.IDLE
         self.generation = generation
-        self._aborting = False
 
 
 # The coordinator ---------------------------------------------------------------------------------------------------
@@ -304,8 +302,8 @@ class Coordinator:
         """Wait, for a while, until everybody has carried the decision out, so that the answer is true for all."""
         if self._settle_until is None:
             self._settle_until = now + self._settle_seconds
-        prepared, settled = view.voted(Ballot.PREPARED), view.voted(Ballot.SETTLED)
-        missing = [member for member in living if member in prepared and member not in settled]
+        waited_for = unsettled(view)
+        missing = [member for member in living if member in waited_for]
         if missing and now < self._settle_until:
             return Wait(self._settle_until)
         return Finish(record.phase, tuple(missing))

@@ -19,13 +19,14 @@ from typing import Any
 
 import msgspec
 
+from flask_hotreload.coordination import blobs as kept
 from flask_hotreload.coordination import presence
 from flask_hotreload.coordination.bell import Bell
 from flask_hotreload.coordination.database import Database
-from flask_hotreload.coordination.memory import DECISIONS, FIRST_RELEASE
+from flask_hotreload.coordination.memory import FIRST_RELEASE
 from flask_hotreload.coordination.presence import Presence
 from flask_hotreload.coordination.records import JournalRecord, Member, Phase, TransactionRecord, View, Vote
-from flask_hotreload.coordination.store import REPORTS
+from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 from flask_hotreload.errors import StoreUnavailable
 
 #: Seconds for which a member that was alive is not looked at again.
@@ -43,8 +44,8 @@ INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active
 WHERE id = ? AND (? = 'settled' OR phase NOT IN ('committed', 'aborted'))
 """
 _UNDECIDED = "phase NOT IN ('committed', 'aborted')"
+_BEGUN = "SELECT 1 FROM begun WHERE id = ? UNION ALL SELECT 1 FROM journal WHERE id = ?"
 _BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
-_AT_ONCE = 500  # how many blobs one statement asks for
 
 _write_json = msgspec.json.Encoder().encode
 _read_votes = msgspec.json.Decoder(tuple[Vote, ...]).decode
@@ -274,6 +275,7 @@ class SQLiteStore:
             if not self._may_begin(connection, record):
                 return False
             self._remove_unused(connection)
+            self._remember(connection, record.id)
             connection.execute("DELETE FROM votes")
             connection.execute(
                 "INSERT OR REPLACE INTO active VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
@@ -295,8 +297,7 @@ class SQLiteStore:
 
     def _may_begin(self, connection: sqlite3.Connection, record: TransactionRecord) -> bool:
         if connection.execute(
-            f"SELECT 1 FROM active WHERE id = ? OR {_UNDECIDED} UNION ALL SELECT 1 FROM journal WHERE id = ?",
-            (record.id, record.id),
+            f"SELECT 1 FROM active WHERE {_UNDECIDED} UNION ALL {_BEGUN}", (record.id, record.id)
         ).fetchone():
             return False
         heads = dict(connection.execute("SELECT name, head FROM releases").fetchall())
@@ -310,13 +311,18 @@ class SQLiteStore:
 
     @staticmethod
     def _remove_unused(connection: sqlite3.Connection) -> None:
-        rows = connection.execute("SELECT digests FROM journal WHERE live").fetchall()
-        used = {digest for row in rows for digest in _read_names(row[0])}
-        unused = [row for row in connection.execute("SELECT digest FROM blobs").fetchall() if row[0] not in used]
-        connection.executemany("DELETE FROM blobs WHERE digest = ?", unused)
+        kept.remove_unused(connection)
         connection.execute(
-            "DELETE FROM journal WHERE NOT live AND number <= (SELECT max(number) FROM journal) - ?", (DECISIONS,)
+            "DELETE FROM journal WHERE NOT live AND number <= (SELECT max(number) FROM journal) - ?", (REMEMBERED,)
         )
+
+    @staticmethod
+    def _remember(connection: sqlite3.Connection, transaction: str) -> None:
+        connection.execute("INSERT INTO begun (id) VALUES (?)", (transaction,))
+        connection.execute("DELETE FROM begun WHERE number <= (SELECT max(number) FROM begun) - ?", (REMEMBERED,))
+
+    def has_begun(self, transaction: str) -> bool:
+        return bool(self._database.read(_BEGUN, (transaction, transaction)))
 
     def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
         with self._database.write() as connection:
@@ -386,27 +392,34 @@ class SQLiteStore:
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
         with self._database.write() as connection:
-            connection.executemany(
-                "INSERT INTO blobs VALUES (?, ?) "
-                "ON CONFLICT (digest) DO UPDATE SET data = excluded.data WHERE data <> excluded.data",
-                list(blobs.items()),
-            )
+            kept.put_blobs(connection, blobs)
 
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
-        wanted = list(digests)
-        found: dict[str, bytes] = {}
-        for start in range(0, len(wanted), _AT_ONCE):
-            some = wanted[start : start + _AT_ONCE]
-            places = ",".join("?" * len(some))
-            found.update(self._database.read(f"SELECT digest, data FROM blobs WHERE digest IN ({places})", some))
-        return found
+        return kept.read_blobs(self._database, digests)
 
-    def put_report(self, report: bytes) -> None:
+    def put_base(self, release: str, base: bytes, blobs: Mapping[str, bytes]) -> bool:
         with self._database.write() as connection:
-            connection.execute("INSERT INTO reports (report) VALUES (?)", (report,))
+            done = kept.put_base(connection, release, base, blobs)
+        self._database.tidy()
+        return done
+
+    def base(self, release: str) -> bytes | None:
+        return kept.read_base(self._database, release)
+
+    def put_report(self, report: bytes, *, transaction: str | None = None, only_first: bool = False) -> None:
+        conflict = "NOTHING" if only_first else "UPDATE SET report = excluded.report"
+        with self._database.write() as connection:
+            connection.execute(
+                f"INSERT INTO reports (id, report) VALUES (?, ?) ON CONFLICT (id) DO {conflict}",
+                (transaction, report),
+            )
             connection.execute(
                 "DELETE FROM reports WHERE number <= (SELECT max(number) FROM reports) - ?", (REPORTS,)
             )
+
+    def report(self, transaction: str) -> bytes | None:
+        rows = self._database.read("SELECT report FROM reports WHERE id = ?", (transaction,))
+        return rows[0][0] if rows else None
 
     def reports(self) -> list[bytes]:
         return [report for (report,) in self._database.read("SELECT report FROM reports ORDER BY number")]

@@ -13,6 +13,8 @@ from flask_hotreload.coordination.records import JournalRecord, Member, Phase, T
 
 #: How many reports a store keeps.
 REPORTS = 100
+#: How many transactions a store remembers by their ids, and how many decisions after their records are obsolete.
+REMEMBERED = 1000
 
 
 class Store(Protocol):
@@ -58,11 +60,17 @@ class Store(Protocol):
     def begin(self, record: TransactionRecord) -> bool:
         """Make it the active one, and forget the votes of the one before. Refused
 
-        * while another one, of any release, is undecided, or if this one has been the active one before: a second
-          attempt needs an id of its own;
+        * while another one, of any release, is undecided;
+        * if this id :meth:`has_begun` before, whatever came of it: a second attempt needs an id of its own;
         * if ``base`` is not the head of its release, or ``generation`` not above every head;
         * unless every participant is a member of the release, and every other member of the release is dead: whoever
           has joined since the participants were listed has to be among them.
+        """
+
+    def has_begun(self, transaction: str) -> bool:
+        """Whether a transaction of this id was begun, in any release: among the last :data:`REMEMBERED` that were
+        begun, the last :data:`REMEMBERED` whose records became obsolete, and all that a journal holds. An id that was
+        used longer ago is as good as new.
         """
 
     def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
@@ -99,17 +107,33 @@ class Store(Protocol):
         """
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
-        """Keep sources by digest: for the active transaction, and from then on while a record of a journal names
-        them. The next :meth:`begin` removes all others, so put them after your own.
+        """Keep sources by digest: for the active transaction, and from then on while a record of a journal, or a
+        base, names them. The next :meth:`begin` removes all others, so put them after your own.
         """
 
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
         """Digest → source, of those that are there."""
 
+    def put_base(self, release: str, base: bytes, blobs: Mapping[str, bytes]) -> bool:
+        """Keep a base, opaque here, for workers of ``release`` that start later, and its sources by digest; it takes
+        the place of every earlier one. Refused once anything was committed in the release, while any transaction is
+        undecided, and if workers that boot now belong to another release.
+        """
+
+    def base(self, release: str) -> bytes | None:
+        """The base of a release; ``None``: there is none."""
+
     # The past ----------------------------------------------------------------------------------------------------
 
-    def put_report(self, report: bytes) -> None:
-        """Remember what came of an attempt, opaque here. The last :data:`REPORTS` are kept."""
+    def put_report(self, report: bytes, *, transaction: str | None = None, only_first: bool = False) -> None:
+        """Remember what came of an attempt, opaque here. The last :data:`REPORTS` are kept.
+
+        ``transaction``: the one that it is of. There is one report of each: it takes the place of an earlier one, or
+        with ``only_first`` it is dropped if there is an earlier one.
+        """
+
+    def report(self, transaction: str) -> bytes | None:
+        """The report that was put for ``transaction``, if it is still kept."""
 
     def reports(self) -> list[bytes]:
         """What is remembered, oldest first."""
