@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from time import monotonic, sleep
 
+from bench.big_project import package
 from bench.client import Sample
 from bench.effort import amount
 from bench.figure import Figure
@@ -12,54 +13,6 @@ from bench.service import Service, running
 from bench.spread import milliseconds, percentile
 
 MODULES = 200
-
-#: One of the modules: about 150 lines of what modules are made of.
-MODULE = '''"""Module {number}."""
-
-from __future__ import annotations
-
-import dataclasses
-import enum
-import re
-
-PATTERN = re.compile(r"(?P<key>[a-z_{number}]+)=(?P<value>[^;]*)")
-LIMITS = {{name: len(name) * {number} for name in ("alpha", "beta", "gamma", "delta", "epsilon")}}
-
-
-class Kind{number}(enum.Enum):
-    ONE = "one"
-    TWO = "two"
-    THREE = "three"
-
-
-@dataclasses.dataclass(frozen=True)
-class Record{number}:
-    key: str
-    value: str = ""
-    kind: Kind{number} = Kind{number}.ONE
-    weight: float = 1.0
-
-    def scaled(self, factor: float) -> Record{number}:
-        return dataclasses.replace(self, weight=self.weight * factor)
-
-'''
-
-FUNCTION = '''
-def step_{index}(records: list[Record{number}], limit: int = {index}) -> dict[str, float]:
-    """Sum the weights of the records by key, up to a limit."""
-    totals: dict[str, float] = {{}}
-    for position, record in enumerate(records):
-        if position > limit and record.kind is not Kind{number}.THREE:
-            continue
-        found = PATTERN.match(record.value)
-        key = found["key"] if found is not None else record.key
-        try:
-            totals[key] = totals.get(key, 0.0) + record.weight * LIMITS.get(key, {index})
-        except (TypeError, ValueError) as error:
-            raise RuntimeError(f"{{record!r}} at {{position}}") from error
-    return {{key: round(value, {index}) for key, value in sorted(totals.items())}}
-
-'''
 
 DOCUMENT = {"data": [{"dispatcher": "all_of_it", "scriptPath": "all_of_it.py", "path": "/api"}], "dryRun": True}
 
@@ -108,15 +61,8 @@ def _while_preparing(service: Service, rate: float, took: list[float]) -> list[S
 
 
 def _files() -> dict[str, str]:
-    files = {
-        f"whole/part_{number}.py": MODULE.format(number=number)
-        + "".join(FUNCTION.format(number=number, index=index) for index in range(8))
-        for number in range(MODULES - 1)
-    }
-    files["whole/__init__.py"] = ""
-    imports = "".join(f"import whole.part_{number}\n" for number in range(MODULES - 1))
-    files["all_of_it.py"] = f"{imports}\n\ndef all_of_it() -> int:\n    return {MODULES}\n"
-    return files
+    script = f"import whole\n\n\ndef all_of_it() -> int:\n    return {MODULES}\n"
+    return {**package("whole", MODULES), "all_of_it.py": script}
 
 
 def _rare(samples: list[Sample]) -> float:

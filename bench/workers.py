@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -76,11 +76,18 @@ class Workers:
         (self._folder / "calls.py").write_text(CALLS.format(edition=self._edition) + mistake)
         return self._edition
 
-    def reload(self) -> dict[str, Any]:
+    def reload(self, document: Mapping[str, object] = DOCUMENT) -> dict[str, Any]:
         """The report. Raise ``RuntimeError`` if the change was refused."""
-        status, answer = self._request("POST", "/_reload", json.dumps(DOCUMENT).encode())
+        return self._change("/_reload", document)
+
+    def rollback(self) -> dict[str, Any]:
+        """The same, to the generation before."""
+        return self._change("/_reload/rollback", {})
+
+    def _change(self, path: str, document: Mapping[str, object]) -> dict[str, Any]:
+        status, answer = self._request("POST", path, json.dumps(document).encode())
         if status != 200:
-            raise RuntimeError(f"the reload was answered {status}: {answer}")
+            raise RuntimeError(f"POST {path} was answered {status}: {answer}")
         report: dict[str, Any] = answer
         return report
 
@@ -153,14 +160,16 @@ def running(
     import_seconds: float = 0.0,
     megabytes: int = 0,
     app: str = APP,
+    files: Mapping[str, str] | None = None,
     coordinated: bool = True,
     own_socket: bool = False,
     keep_alive: int = 75,
 ) -> Iterator[Workers]:
     """The service on that many gthread workers. ``megabytes``: what each keeps in memory.
 
-    ``coordinated``: else its workers know nothing of each other. ``own_socket``: as a second master needs it.
-    ``keep_alive``: seconds for which a connection may be idle; 0: one request on each.
+    ``files``: further ones, by their path in its folder. ``coordinated``: else its workers do not know each other.
+    ``own_socket``: as a second master needs it. ``keep_alive``: seconds for which a connection may be idle; 0: one
+    request on each.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
@@ -169,6 +178,9 @@ def running(
         )
         (folder / "state.py").write_text(STATE)
         (folder / "calls.py").write_text(CALLS.format(edition=0))
+        for path, text in (files or {}).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(text)
         token = secrets.token_urlsafe()
         env = {"HOTRELOAD_TOKEN": token, "HOTRELOAD_COORDINATOR": "auto" if coordinated else "local"}
         with serve(

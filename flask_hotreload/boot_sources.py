@@ -55,12 +55,12 @@ class BootSources:
         self._made_in = os.getpid()
         self._inherited: frozenset[str] = frozenset()  # names of modules that the master has imported
         self._found: bool | None = None  # what a look at the store has come to; None: there was none, or in vain
-        self._served: dict[str, str] = {}  # file → digest
+        self._served: dict[str, Source] = {}  # by file
 
-    def served(self, roots: Roots) -> dict[str, str]:
-        """Real path → digest, of the files of the base that is imported here, whatever lies there by now."""
+    def served(self, roots: Roots) -> dict[str, Source]:
+        """Real path → source, of the files of the base that is imported here, whatever lies there by now."""
         resolved = roots.resolve()
-        return {resolved.real_path(file): digest for file, digest in self._served.items()}
+        return {resolved.real_path(file): source for file, source in self._served.items()}
 
     # Before and while the application is imported ----------------------------------------------------------------
 
@@ -83,7 +83,7 @@ class BootSources:
             _log.exception("this worker imports what lies on the disk, not what was served before")
         else:
             self._found = bool(sources)
-        self._served = {source.path: source.digest for source in sources.values()}
+        self._served = {source.path: source for source in sources.values()}
         self._finder.install(sources, namespaces)
 
     def end(self, place: boot.Place) -> None:

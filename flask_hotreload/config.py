@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from flask_hotreload.origin import Origin
+
 PREFIX = "HOTRELOAD_"
 _MINIMUM_TOKEN = 16
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -30,6 +32,9 @@ class Config:
     prepare_timeout: float
     apply_timeout: float
     max_hold: float
+    keep: tuple[str, ...]
+    keep_generations: int
+    application: str | None
     exempt: tuple[str, ...]
     max_batch: int
     coordinator: str
@@ -82,11 +87,11 @@ def _full_name(name: str) -> str:
 
 
 def _read_text(text: str, read: Callable[[str, Any], Any]) -> Any:
-    if read in (_strings, _tokens, _folders, _paths):
+    if read in (_strings, _tokens, _folders, _paths, _modules):
         return [item.strip() for item in text.split(",") if item.strip()]
     if read is _boolean and text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
-    for convert, kinds in ((float, (_seconds,)), (int, (_positive,))):
+    for convert, kinds in ((float, (_seconds,)), (int, (_positive, _number))):
         if read in kinds:
             try:
                 return convert(text)
@@ -109,12 +114,20 @@ def _seconds(name: str, value: Any) -> float:
     return float(value)
 
 
-def _positive(name: str, value: Any) -> int:
+def _whole_number(name: str, value: Any, least: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, not {value!r}")
+    if value < least:
+        raise ValueError(f"{name} must be at least {least}, not {value!r}")
     return value
+
+
+def _positive(name: str, value: Any) -> int:
+    return _whole_number(name, value, 1)
+
+
+def _number(name: str, value: Any) -> int:
+    return _whole_number(name, value, 0)
 
 
 def _strings(name: str, value: Any) -> tuple[str, ...]:
@@ -137,6 +150,24 @@ def _tokens(name: str, value: Any) -> tuple[str, ...]:
         if not token.isascii() or not token.isprintable() or " " in token:
             raise ValueError(f"{name} holds a token that cannot stand in a header: use printable ASCII, no spaces")
     return tokens
+
+
+def _modules(name: str, value: Any) -> tuple[str, ...]:
+    modules = _strings(name, value)
+    for module in modules:
+        if not all(part.isidentifier() for part in module.split(".")):
+            raise ValueError(f"{name} holds {module!r}; a module's name is such as 'shop.models'")
+    return modules
+
+
+def _origin(name: str, value: Any) -> str | None:
+    text = _text(name, value)
+    if text is not None:
+        try:
+            Origin.read(text)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from None
+    return text
 
 
 def _folders(name: str, value: Any) -> tuple[str, ...] | None:
@@ -188,6 +219,9 @@ KEYS: dict[str, Key] = {
     "HOTRELOAD_PREPARE_TIMEOUT": Key(20.0, _seconds),
     "HOTRELOAD_APPLY_TIMEOUT": Key(5.0, _seconds),
     "HOTRELOAD_MAX_HOLD": Key(15.0, _seconds),
+    "HOTRELOAD_KEEP": Key((), _modules),
+    "HOTRELOAD_KEEP_GENERATIONS": Key(3, _number),
+    "HOTRELOAD_APPLICATION": Key(None, _origin),
     "HOTRELOAD_EXEMPT": Key((), _paths),
     "HOTRELOAD_MAX_BATCH": Key(1000, _positive),
     "HOTRELOAD_COORDINATOR": Key("auto", _coordinator),

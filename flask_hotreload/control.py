@@ -1,10 +1,11 @@
-"""The control routes: reload, status, history, health. A WSGI application of its own, outside the lock.
+"""The control routes: reload, rollback, status, history, health. A WSGI application of its own, outside the lock.
 
 ===============================  ==========================================================================
 ``POST /_reload``                the reload document; answers the report
 ``GET /_reload``                 status
 ``GET /_reload/generations``     the last 100 reports, newest first
 ``GET /_reload/generations/ID``  one report
+``POST /_reload/rollback``       ``{"to": 3}`` or nothing; answers the report
 ``GET /_reload/health``          200, or 503 while the worker catches up; needs no token
 ===============================  ==========================================================================
 
@@ -84,6 +85,7 @@ class Control:
         tokens: Callable[[], Sequence[str]],
         max_body: int,
         reload: Callable[[dict[str, Any], str, WSGIEnvironment], ReloadReport],
+        rollback: Callable[[int | None, str, WSGIEnvironment], ReloadReport],
         status: Callable[[], dict[str, Any]],
         history: Callable[[], list[ReloadReport]],
         healthy: Callable[[], bool] = lambda: True,
@@ -92,6 +94,7 @@ class Control:
         self._tokens = tokens
         self._max_body = max_body
         self._reload = reload
+        self._rollback = rollback
         self._status = status
         self._history = history
         self._healthy = healthy
@@ -148,11 +151,15 @@ class Control:
             if request.method == "POST":
                 report = self._reload(self._document(request), actor, request.environ)
                 return _json(report.to_dict()), report.summary()
-            self._only_get(request, "GET, HEAD, POST")
+            self._only(request, "GET", "HEAD", "POST")
             return _json(self._status()), "status"
+        if route == "rollback":
+            self._only(request, "POST")
+            report = self._rollback(_rollback_to(self._document(request)), actor, request.environ)
+            return _json(report.to_dict()), report.summary()
         head, _, identity = route.partition("/")
         if head == "generations":
-            self._only_get(request, "GET, HEAD")
+            self._only(request, "GET", "HEAD")
             return self._past(identity), "history"
         raise Refused(404, f"there is no control route {request.path!r}")
 
@@ -165,9 +172,9 @@ class Control:
                 return _json(report.to_dict())
         raise Refused(404, f"no report with the id {identity!r} among the last {len(reports)}")
 
-    def _only_get(self, request: Request, allowed: str) -> None:
-        if request.method not in ("GET", "HEAD"):
-            raise Refused(405, f"{request.method} is not answered here", Allow=allowed)
+    def _only(self, request: Request, *methods: str) -> None:
+        if request.method not in methods:
+            raise Refused(405, f"{request.method} is not answered here", Allow=", ".join(methods))
 
     def _document(self, request: Request) -> dict[str, Any]:
         too_large = Refused(413, f"the document is larger than HOTRELOAD_MAX_BODY, {self._max_body} bytes")
@@ -189,6 +196,15 @@ class Control:
         if not isinstance(document, dict):
             raise Refused(400, "the body must be a JSON object, the reload document")
         return document
+
+
+def _rollback_to(document: dict[str, Any]) -> int | None:
+    to = document.pop("to", None)
+    if document:
+        raise Refused(400, f"{next(iter(document))!r} is not a key of a rollback; the only one is 'to'")
+    if to is not None and (isinstance(to, bool) or not isinstance(to, int) or to < 0):
+        raise Refused(400, f"'to' must be the number of a generation, not {to!r}")
+    return to
 
 
 def _json(value: object) -> Response:

@@ -80,7 +80,10 @@ class Check:
 
 @dataclass(frozen=True)
 class Document:
-    """A checked reload document. ``data`` is ``None`` for the whole source. Seconds are floats."""
+    """A checked reload document. ``data`` is ``None`` for the whole source. Seconds are floats.
+
+    ``restores``: the generation that a rollback restores; then there is no ``data``. No document that is read has it.
+    """
 
     data: tuple[Entry, ...] | None = None
     clear_old: bool = False
@@ -92,6 +95,12 @@ class Document:
     label: str | None = None
     expect: int | None = None
     id: str = ""
+    restores: int | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it reloads the whole source, as it lies on disk."""
+        return self.data is None and self.restores is None
 
 
 def read_document(given: Mapping[str, Any]) -> Document:

@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
+from flask_hotreload.project import python_files
+
 if TYPE_CHECKING:
-    from flask_hotreload.sources import ResolvedRoots, Roots
+    from collections.abc import Collection
+
+    from flask_hotreload.sources import Place, ResolvedRoots, Roots, Snapshot
+
+
+def changed(before: Snapshot, after: Snapshot, ignoring: Collection[Place | None] = ()) -> bool:
+    """Whether any file differs between two snapshots, other than those at the places to be ignored."""
+    old = {before.roots.place(real): source.digest for real, source in before.sources.items()}
+    new = {after.roots.place(real): source.digest for real, source in after.sources.items()}
+    return any(old.get(place) != new.get(place) for place in (old.keys() | new.keys()).difference(ignoring))
 
 
 class _Known(NamedTuple):
@@ -17,33 +27,32 @@ class _Known(NamedTuple):
 
 
 class Drift:
-    """Remembers the project's Python files as they were when it was made, and what reloads have run since."""
+    """Compares the disk with sources. It remembers digests of files whose stamp stays the same."""
 
     def __init__(self, roots: Roots) -> None:
         self._roots = roots
         self._seen: dict[str, _Known] = {}
-        self._running = self._on_disk()
-        #: One digest over all files as they were at the start.
-        self.release = "sha256:" + hashlib.sha256(repr(sorted(self._running.items())).encode()).hexdigest()
 
-    def ran(self, digests: Mapping[str, str]) -> None:
-        """A reload runs these sources now: real path → digest."""
-        self._running = {**self._running, **digests}
+    def pending(self, running: Snapshot) -> list[dict[str, str]]:
+        """``{"file", "change"}`` of each file that differs: added, modified or deleted since.
 
-    def pending(self) -> list[dict[str, str]]:
-        """``{"file", "change"}`` of each file that differs: added, modified or deleted since."""
-        running, disk = self._running, self._on_disk()
+        A file is known by its place below the root, so a link that was switched to another folder alone is no change.
+        """
+        roots = self._roots.resolve()
+        runs = {roots.place(real): (real, source.digest) for real, source in running.sources.items()}
+        disk = self._on_disk(roots)
         found = []
-        for path in sorted(running.keys() | disk.keys()):
-            if running.get(path) != disk.get(path):
-                change = "added" if path not in running else "deleted" if path not in disk else "modified"
-                found.append({"file": path, "change": change})
-        return found
+        for place in runs.keys() | disk.keys():
+            was, now = runs.get(place), disk.get(place)
+            if was is None or now is None or was[1] != now[1]:
+                file = (now or was or ("",))[0]
+                found.append({"file": file, "change": "added" if not was else "deleted" if not now else "modified"})
+        return sorted(found, key=lambda change: change["file"])
 
-    def _on_disk(self) -> dict[str, str]:
-        """Real path → digest. A file whose stamp is as before is not read again."""
-        found: dict[str, str] = {}
-        for path in _python_files(self._roots.resolve()):
+    def _on_disk(self, roots: ResolvedRoots) -> dict[Place | None, tuple[str, str]]:
+        """Place → real path and digest. A file whose stamp is as before is not read again."""
+        found: dict[Place | None, tuple[str, str]] = {}
+        for path in python_files(roots):
             try:
                 status = os.stat(path)
                 stamp = status.st_mtime_ns, status.st_size, status.st_ino
@@ -54,19 +63,5 @@ class Drift:
                     self._seen[path] = known
             except OSError:
                 continue  # gone, or not ours to read: it is not there for us
-            found[path] = known.digest
+            found[roots.place(path)] = path, known.digest
         return found
-
-
-def _python_files(roots: ResolvedRoots) -> Iterator[str]:
-    for root in dict.fromkeys(roots.real.values()):
-        for folder, names, files in os.walk(root):
-            names[:] = [
-                name
-                for name in names
-                if not name.startswith(".") and name != "__pycache__" and roots.contains(os.path.join(folder, name))
-            ]
-            for name in files:
-                path = os.path.join(folder, name)
-                if name.endswith(".py") and roots.contains(path):
-                    yield path

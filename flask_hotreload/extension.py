@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
 from flask import Flask, has_request_context, request
 
 from flask_hotreload.config import Config
 from flask_hotreload.control import Control, announce_token
 from flask_hotreload.dispatch import Function, Group, Settings, normal_path
+from flask_hotreload.generation import Ending
 from flask_hotreload.propagate import propagate
 from flask_hotreload.service import Service
 from flask_hotreload.staging import Registration, aliases_of, joining
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
     from flask_hotreload.document import EntryDict
+    from flask_hotreload.mount import Mount
     from flask_hotreload.report import ReloadReport
 
 AnyFunction = TypeVar("AnyFunction", bound=Function)
@@ -48,11 +51,12 @@ class HotRPC:
     def __init__(self, app: Flask | None = None, **settings: Any) -> None:
         self._settings = settings
         self._service: Service | None = None
+        self._mount: Mount | None = None
         self._waiting: list[Callable[[], object]] = []  # registrations made before init_app
         self._token: str | None = None
-        joined = joining.get()
-        if joined is not None and isinstance(joined.service, HotRPC):
-            self._service = joined.service._served  # a handle, whether or not new code gives it an application
+        joined = _joined()
+        if joined is not None and joined.mount is None:
+            self._service = self._served  # a handle, whether or not new code gives it an application
         if app is not None:
             self.init_app(app)
 
@@ -61,8 +65,8 @@ class HotRPC:
 
         Raise ``ValueError`` or ``TypeError`` for a setting at fault, ``RuntimeError`` if ``app`` has one already.
         """
-        joined = joining.get()
-        if joined is not None and isinstance(joined.service, HotRPC):
+        joined = _joined()
+        if joined is not None and joined.mount is None:
             self._service = joined.service._served
             app.extensions.setdefault(EXTENSION, self)  # it may be the running application, which has its own
         elif EXTENSION in app.extensions:
@@ -70,18 +74,27 @@ class HotRPC:
                 "this application has a HotRPC already; make one for each application, and use that of "
                 "app.extensions['hotreload']"
             )
+        elif joined is not None and joined.mount is not None:
+            Config.load(self._settings, app.config)  # what is wrong with the settings is wrong with the new code
+            self._service = joined.service._served
+            self._mount = joined.mount(app)
+            joined.mounts.append(self._mount)
+            app.extensions[EXTENSION] = self
         else:
-            config = Config.load(self._settings, app.config)
-            self._service = Service(app, config, self)
-            self._service.install(self._control(self._service) if config.http else None)
-            self._service.membership.arrange()
-            if config.http and not config.token and app.debug:
-                self._token = secrets.token_urlsafe()
-                announce_token(self._token, config.url_prefix)
+            self._serve(app, Config.load(self._settings, app.config))
             app.extensions[EXTENSION] = self
         waiting, self._waiting = self._waiting, []
         for register in waiting:
             register()
+
+    def _serve(self, app: Flask, config: Config) -> None:
+        self._service = service = Service(app, config, self)
+        self._mount = service.current
+        service.install(self._control(service) if config.http else None)
+        service.membership.arrange()
+        if config.http and not config.token and app.debug:
+            self._token = secrets.token_urlsafe()
+            announce_token(self._token, config.url_prefix)
 
     # Dispatchers -----------------------------------------------------------------------------------------------
 
@@ -120,14 +133,14 @@ class HotRPC:
         checked = Settings(**settings)
         path = normal_path(path)
         joined = joining.get()
-        if joined is not None:
+        if joined is not None and joined.mount is None:
             joined.registrations.append(Registration(path, func, own_name, every_alias, checked))
             return
 
         def register() -> None:
-            service = self._served
-            dispatcher = service.make_dispatcher(path, own_name, func, aliases=every_alias, settings=checked)
-            service.serve([dispatcher], overwrite=replace)
+            mount = self._mounted
+            dispatcher = mount.make_dispatcher(path, own_name, func, aliases=every_alias, settings=checked)
+            mount.serve([dispatcher], overwrite=replace)
 
         self._register(register)
 
@@ -150,16 +163,16 @@ class HotRPC:
         checked = Settings(**settings)
         path = normal_path(path)
         joined = joining.get()
-        if joined is not None:
+        if joined is not None and joined.mount is None:
             joined.registrations.append(Registration(path, obj, settings=checked, group=group))
             return
 
         def register() -> None:
-            service = self._served
-            members = service.make_members(path, group, {"": checked}, {})
+            mount = self._mounted
+            members = mount.make_members(path, group, {"": checked}, {})
             if not members:
                 raise ValueError(f"{obj!r} has no public method to serve; see include_private and filter")
-            service.serve(members, overwrite=replace)
+            mount.serve(members, overwrite=replace)
 
         self._register(register)
 
@@ -167,11 +180,11 @@ class HotRPC:
         """Serve ``name`` and its aliases no longer. Raise ``LookupError`` if it is not served."""
 
         def unregister() -> None:
-            service = self._served
-            dispatcher = service.reloader.current.table.get(normal_path(path), name)
+            mount = self._mounted
+            dispatcher = mount.table.get(normal_path(path), name)
             if dispatcher is None:
                 raise LookupError(f"{name!r} is not served at {path!r}")
-            service.serve([], [dispatcher])
+            mount.serve([], [dispatcher])
 
         self._register(unregister)
 
@@ -209,6 +222,8 @@ class HotRPC:
     ) -> ReloadReport:
         """Change what is served; the keywords are those of the reload document, in either spelling.
 
+        Without ``data`` the whole source is reloaded: every module of the project, and the application itself.
+
         Return the :class:`~flask_hotreload.report.ReloadReport`, or raise a
         :class:`~flask_hotreload.errors.ReloadError` that carries it; then nothing has changed.
         """
@@ -226,8 +241,15 @@ class HotRPC:
         }
         # What was left at its default gives way to the original's spelling of the same key.
         document = {key: value for key, value in given.items() if value != _DEFAULTS[key]} | spelled
-        multiprocess = has_request_context() and bool(request.environ.get("wsgi.multiprocess"))
-        return self._served.reloader.reload(document, trigger="python", multiprocess=multiprocess)
+        return self._served.reloader.reload(document, trigger="python", multiprocess=_is_multiprocess())
+
+    def rollback(self, to: int | None = None) -> ReloadReport:
+        """Serve the generation before once more, or the one of that number, under a new number.
+
+        A second rollback goes further back. Return or raise as :meth:`reload` does;
+        :class:`~flask_hotreload.errors.ReloadInvalid` for a generation that is not kept.
+        """
+        return self._served.reloader.rollback(to, multiprocess=_is_multiprocess())
 
     def undo(self, function: Callable[[], object]) -> None:
         """In a callback or migration: run ``function`` if the reload fails after this. Else ``RuntimeError``."""
@@ -253,14 +275,15 @@ class HotRPC:
 
     def keep(self, name: str, factory: Callable[[], Kept]) -> Kept:
         """The object of that ``name``, the same in every generation; ``factory`` runs once per process."""
-        kept: Kept = self._served.keep(name, factory)
+        kept: Kept = self._served.kept(name, factory)
         return kept
 
     def on_retire(self, callback: Callable[[], object]) -> None:
         """Run ``callback`` when the last request of the generation that runs this has left; the last one first."""
+        module = sys._getframe(1).f_globals.get("__name__", "")
         joined = joining.get()
-        target = joined.retire_callbacks if joined is not None else self._served.pinned.afterlife.callbacks
-        target.append(callback)
+        target = joined.endings if joined is not None else self._served.pinned.afterlife.endings
+        target.append(Ending(callback, module))
 
     def propagate(self, function: AnyFunction) -> AnyFunction:
         """``function``, carrying this request's slot and generation into a thread, executor or greenlet."""
@@ -280,11 +303,16 @@ class HotRPC:
     @property
     def _served(self) -> Service:
         if self._service is None:
-            joined = joining.get()
-            if joined is not None and isinstance(joined.service, HotRPC):
+            joined = _joined()
+            if joined is not None:
                 return joined.service._served
             raise RuntimeError("this HotRPC has no application yet: call init_app(app) first")
         return self._service
+
+    @property
+    def _mounted(self) -> Mount:
+        """Where registrations go; for a handle made by a reload of dispatchers, the application that is served."""
+        return self._mount if self._mount is not None else self._served.current
 
     def _register(self, register: Callable[[], object]) -> None:
         if self._service is None:
@@ -297,6 +325,10 @@ class HotRPC:
             multiprocess = bool(environ.get("wsgi.multiprocess"))
             return service.reloader.reload(document, trigger="http", actor=actor, multiprocess=multiprocess)
 
+        def rollback(to: int | None, actor: str, environ: WSGIEnvironment) -> ReloadReport:
+            multiprocess = bool(environ.get("wsgi.multiprocess"))
+            return service.reloader.rollback(to, actor=actor, multiprocess=multiprocess)
+
         def tokens() -> Sequence[str]:
             if service.config.token:
                 return service.config.token
@@ -307,6 +339,7 @@ class HotRPC:
             tokens=tokens,
             max_body=service.config.max_body,
             reload=reload,
+            rollback=rollback,
             status=lambda: status_of(service),
             healthy=lambda: service.membership.joined,
             history=lambda: service.reloader.history,
@@ -330,6 +363,24 @@ _DEFAULTS: dict[str, Any] = {
     "expect": None,
     "id": None,
 }
+
+
+class _Joined(Protocol):
+    """A :class:`Joining` of this extension's."""
+
+    service: HotRPC
+    mount: Callable[[Flask], Mount] | None
+    mounts: list[Mount]
+
+
+def _joined() -> _Joined | None:
+    """The transaction that code staged in this context joins; ``None``: it is not staged."""
+    joined = joining.get()
+    return cast("_Joined", joined) if joined is not None and isinstance(joined.service, HotRPC) else None
+
+
+def _is_multiprocess() -> bool:
+    return has_request_context() and bool(request.environ.get("wsgi.multiprocess"))
 
 
 def _strings(names: Iterable[str]) -> tuple[str, ...]:

@@ -58,6 +58,10 @@ class SnapshotLoader(SourceFileLoader):
         return self.source().data if path == self.path else super().get_data(path)
 
 
+class OwnFinder:
+    """A finder of this package on ``sys.meta_path``: not to be asked by another one."""
+
+
 class ProjectFinder:
     """The project's modules, in one snapshot.
 
@@ -79,7 +83,7 @@ class ProjectFinder:
         """As :class:`~flask_hotreload.overlay.Finder` says."""
         spec = _attribute(module, "__spec__")
         name = getattr(spec, "name", None) or _attribute(module, "__name__")
-        if name == "__main__" or _attribute(module, "__name__") == "__main__" or self._is_kept(name):
+        if name == "__main__" or _attribute(module, "__name__") == "__main__" or self.is_kept(name):
             return False
         file = _file(module)
         if file is not None:
@@ -89,7 +93,11 @@ class ProjectFinder:
             return all(self._roots.place(folder) is not None for folder in _texts(folders))
         return False if getattr(spec, "origin", None) in ("built-in", "frozen") else None
 
-    def _is_kept(self, name: object) -> bool:
+    def is_project(self, file: str) -> bool:
+        """Whether a file is Python source of the project."""
+        return file.endswith(".py") and self._roots.place(file) is not None
+
+    def is_kept(self, name: object) -> bool:
         return isinstance(name, str) and any(name == kept or name.startswith(f"{kept}.") for kept in self._keep)
 
     # -- where a module is
@@ -99,7 +107,7 @@ class ProjectFinder:
         target = self.targets.get(name)
         if target is not None:
             return self.spec(name, target, self.shown(target))
-        if self._is_kept(name):
+        if self.is_kept(name):
             return None
         if path is not None:
             return self._find_along(name, _texts(path))[1]
@@ -108,7 +116,7 @@ class ProjectFinder:
                 found, spec = self._find_along(name, sys.path.copy())
                 if found:
                     return spec
-            elif not isinstance(finder, Interpreter) and hasattr(finder, "find_spec"):
+            elif not isinstance(finder, (Interpreter, OwnFinder)) and hasattr(finder, "find_spec"):
                 other = finder.find_spec(name, None)
                 if other is not None:  # an editable install, or no module of the project
                     return self._ours(name, other)

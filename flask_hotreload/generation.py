@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -10,23 +10,32 @@ if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
 
     from flask_hotreload.dispatch import DispatchTable
+    from flask_hotreload.recipe import Recipe
     from flask_hotreload.worlds import World
+
+
+@dataclass(eq=False)
+class Ending:
+    """An ``on_retire`` callback, and the name of the module that registered it."""
+
+    callback: Callable[[], object]
+    module: str
 
 
 @dataclass(eq=False)
 class Afterlife:
     """What happens to a generation's own things once its last request has left."""
 
-    #: ``on_retire`` callbacks; the last one registered runs first.
-    callbacks: list[Callable[[], object]] = field(default_factory=list)
+    #: The last one registered runs first.
+    endings: list[Ending] = field(default_factory=list)
     #: Where its requests find its modules while it is no longer current; ``None`` as long as it is.
     world: World | None = None
 
     def inherit(self, before: Afterlife, *, replaced: Container[str]) -> None:
         """Take over from the generation before what belongs to modules that are not ``replaced``: they live on."""
-        staying = [callback for callback in before.callbacks if getattr(callback, "__module__", None) not in replaced]
-        self.callbacks[:0] = staying
-        before.callbacks = [callback for callback in before.callbacks if callback not in staying]
+        staying = [ending for ending in before.endings if ending.module not in replaced]
+        self.endings[:0] = staying
+        before.endings = [ending for ending in before.endings if ending not in staying]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +43,71 @@ class Generation:
     """What one request sees from its start to its end.
 
     A request keeps hold of its generation, and nothing else does but the service while it is current. So when the
-    last request of an old one has left the object goes away, and that retires it.
+    last request of an old one has left the object goes away, and that retires it. What stays for a rollback is
+    :class:`Kept`.
     """
 
     number: int
     table: DispatchTable
     routes: Any  # the URL map; opaque here
     wsgi_app: WSGIApplication
+    recipe: Recipe
+    mount: Any = None  # the Flask application and its views; opaque here
     label: str | None = None
-    modules: Mapping[str, str] = field(default_factory=dict)  # module → digest of its source
+    #: The generation that a rollback from this one restores; ``None``: there is none before it.
+    parent: int | None = None
+    #: The generation that this one restores; ``None``: it is none that a rollback made.
+    restores: int | None = None
+    #: Whether its application was made by a reload: what it imports late comes from its recipe, not from the disk.
+    made_by_reload: bool = False
     afterlife: Afterlife = field(default_factory=Afterlife, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Kept:
+    """What stays of a generation for a rollback: all but the object that its requests hold."""
+
+    number: int
+    table: DispatchTable
+    routes: Any
+    wsgi_app: WSGIApplication
+    recipe: Recipe
+    mount: Any
+    label: str | None
+    parent: int | None
+    made_by_reload: bool
+    world: World
+    endings: tuple[Ending, ...]
+
+    @classmethod
+    def of(cls, old: Generation, world: World, endings: Iterable[Ending]) -> Kept:
+        """``endings``: those of ``old`` before the next generation has inherited some of them."""
+        return cls(
+            old.number,
+            old.table,
+            old.routes,
+            old.wsgi_app,
+            old.recipe,
+            old.mount,
+            old.label,
+            old.parent,
+            old.made_by_reload,
+            world,
+            tuple(endings),
+        )
+
+    def is_alive(self, current: Generation) -> bool:
+        """Whether it can be served as it is: nothing of it has been ended, or will be while it is served."""
+        return all(ending in current.afterlife.endings for ending in self.endings)
+
+
+def worth_keeping(current: int, parents: Mapping[int, int | None], last: int) -> set[int]:
+    """Of the generations in ``parents`` (number → parent), those to keep: the ``last`` ones before ``current``, and
+    as many to which rollbacks, one after the other, would lead.
+    """
+    kept = {number for number in parents if current - last <= number < current}
+    ahead, steps = parents.get(current), 0
+    while ahead is not None and steps < last:
+        kept.add(ahead)
+        ahead, steps = parents.get(ahead), steps + 1
+    return kept & parents.keys()

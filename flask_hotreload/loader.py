@@ -99,6 +99,32 @@ class ModuleLoader:
         for script in scripts:
             self._target(script, None)
 
+    def import_all(self, names: Iterable[str]) -> list[ModuleType]:
+        """The new modules of absolute names, in their order.
+
+        :raises LoadError: as :meth:`load`.
+        """
+        modules = [self.run(lambda: self.world.load(name), blame=name) for name in names]  # noqa: B023  # run at once
+        self._quote(self.staged)
+        return modules
+
+    def has(self, name: str) -> bool:
+        """Whether there is a source for a module of this name; its packages are imported to find out.
+
+        :raises LoadError: one of these packages cannot be imported.
+        """
+        parent, _, _ = name.rpartition(".")
+        path: list[str] | None = None
+        if parent:
+            if not self.has(parent):
+                return False
+            path = list(getattr(self.import_all([parent])[0], "__path__", ()))
+        return self._finder.find_spec(name, path) is not None
+
+    def survey(self) -> None:
+        """Find out now what the commit of a whole generation takes away."""
+        self.world.survey()
+
     def load(self, script_path: str | os.PathLike[str], *, exclusive: bool | str = False) -> ModuleType:
         """The new module of a script, an absolute path: imported once, however often it is asked for.
 
@@ -203,6 +229,43 @@ class ModuleLoader:
         name = self._finder.name_of(real, exclusive=exclusive)
         self._finder.targets[name] = real
         return real, exclusive, name
+
+
+class KeptModules:
+    """The modules of a generation that is served once more, as they are: nothing is executed.
+
+    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far.
+    """
+
+    def __init__(self, past: World, snapshot: Snapshot, keep: Collection[str]) -> None:
+        self.world = past.again()
+        self.staged = self.world.staged()
+        self._snapshot = snapshot
+        self._keep = keep
+        self._lines = _lines_of(self.staged, snapshot)
+        self.world.survey()
+
+    def commit(self) -> Exchange:
+        """As :meth:`ModuleLoader.commit`."""
+        displaced = self.world.commit()
+        lines = {file: linecache.cache.get(file) for file in self._lines}
+        linecache.cache.update(self._lines)
+        return Exchange(displaced, lines, self._snapshot.roots, self._keep)
+
+    def abort(self) -> None:
+        """As :meth:`ModuleLoader.abort`; what it is made of stays where it was."""
+        self.world.close()
+
+
+def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:
+    lines: dict[str, Any] = {}
+    for module in modules.values():
+        file = getattr(module, "__file__", None)
+        real = snapshot.roots.real_path(file) if isinstance(file, str) else ""
+        if snapshot.has(real):
+            source = snapshot.read(real, shown=file)
+            lines[source.path] = len(source.data), None, source.lines, source.path
+    return lines
 
 
 def _restore_lines(lines: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.records import Member
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.reloader import Reloader
-    from flask_hotreload.sources import Roots
+    from flask_hotreload.sources import Roots, Source
 _log = logging.getLogger("flask_hotreload")
 _SQLITE = "sqlite:///"
 
@@ -47,7 +48,7 @@ class Serves(Protocol):
     @property
     def roots(self) -> Roots: ...
     def script(self, path: str | None) -> str: ...
-    def ran(self, digests: Mapping[str, str]) -> None: ...
+    def began_with(self, sources: Mapping[str, Source]) -> None: ...
 
 
 class Membership:
@@ -68,7 +69,7 @@ class Membership:
         coordinator = self._service.config.coordinator
         if coordinator == "local":
             return
-        self.expected = boot.before_serving(self._join, afterwards=self._leave)
+        self.expected = boot.before_serving(_weak(self._join), afterwards=_weak(self._leave))
         if not self.expected and coordinator.startswith(_SQLITE):
             self.expected = True
             self._service.app.wsgi_app = _FirstRequest(  # type: ignore[method-assign]  # the documented way to wrap it
@@ -118,6 +119,7 @@ class Membership:
             member=member,
             deployment=deployment,
             timeouts=service.config,
+            keep=service.config.keep_generations,
             portable=lambda document: portable(document, service.script),
         )
         lock = service.reloader.lock
@@ -140,7 +142,7 @@ class Membership:
     def _start_on_base(self, agent: Agent, store: Store, signer: Signer, deployment: str, release: str) -> None:
         """Start as one whose successors are to import the same, see :mod:`flask_hotreload.boot_sources`."""
         service = self._service
-        service.ran(boot_sources.served(service.roots))
+        service.began_with(boot_sources.served(service.roots))
         found = boot_sources.imported(store, service.roots, release)
         agent.start()
         if boot_sources.differs(store, signer, release):
@@ -181,6 +183,17 @@ class Membership:
                 return told  # a later HUP was quicker: this worker belongs to one that is being replaced
             elif store.new_release(told, only_if=current):
                 return told
+
+
+def _weak(method: Callable[..., object]) -> Callable[..., object]:
+    """``method``, which does nothing once its object is gone: an application that nobody serves need not join."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*args: object) -> object:
+        alive = reference()
+        return None if alive is None else alive(*args)
+
+    return call
 
 
 class _Unavailable:

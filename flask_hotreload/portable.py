@@ -20,7 +20,7 @@ _REMEDY = "each worker's own state is handed over by a callback, which runs in e
 def portable(document: Document, script: Callable[[str | None], str]) -> dict[str, Any]:
     """``document`` as JSON values, with absolute script paths. Raise :class:`ReloadInvalid` naming the entry."""
     return {
-        "data": [_entry(entry, script) for entry in document.data or ()],
+        "data": None if document.data is None else [_entry(entry, script) for entry in document.data],
         "clearOld": document.clear_old,
         "timeout": document.timeout,
         "processingDispatcherCountMax": document.processing_dispatcher_count_max,

@@ -20,16 +20,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from flask_hotreload.document import Document, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
-from flask_hotreload.generation import Afterlife, Generation
+from flask_hotreload.generation import Afterlife, Generation, Kept, worth_keeping
+from flask_hotreload.host import Asked, Given, Host, Limits
 from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.mutex import Mutex
-from flask_hotreload.report import ReloadReport, Trigger, WorkerReport, describe_error, utc_now
+from flask_hotreload.report import ReloadReport, Status, Trigger, WorkerReport, describe_error, utc_now
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
 from flask_hotreload.staging import joining
-from flask_hotreload.transaction import Asked, Host, Limits, Transaction
+from flask_hotreload.transaction import Transaction
 
 if TYPE_CHECKING:
-    from flask_hotreload.sources import Roots, Source
+    from flask_hotreload.recipe import Recipe
+    from flask_hotreload.sources import ResolvedRoots, Roots, Snapshot
     from flask_hotreload.worlds import World
 
 _log = logging.getLogger("flask_hotreload")
@@ -44,12 +46,6 @@ class Application(Host, Protocol):
     @property
     def roots(self) -> Roots:
         """From where code may be loaded."""
-
-    def refuse_whole_source(self) -> ReloadInvalid:
-        """The error for a document without data."""
-
-    def ran(self, digests: Mapping[str, str]) -> None:
-        """Sources that the current generation runs from now on: real path → digest. Cannot fail."""
 
     def notify(self, event: str, **keywords: Any) -> None:
         """Send the signal ``event``. Cannot fail."""
@@ -74,9 +70,14 @@ class Conductor(Protocol):
 class Reloader:
     """``current`` is what requests that enter now are served by; ``lock`` is held by those that are inside."""
 
-    def __init__(self, application: Application, limits: Limits, first: Generation) -> None:
+    def __init__(self, application: Application, limits: Limits, first: Generation, *, keep: int = 0) -> None:
+        """``keep``: how many generations stay in memory for rollbacks."""
         self.lock = ReadersWriterLock()
         self.current = first
+        self.kept: dict[int, Kept] = {}
+        self._parents: dict[int, int | None] = {first.number: first.parent}
+        self._keep = keep
+        self._base: Recipe | None = None
         self._application = application
         self._limits = limits
         #: Who runs the steps of a transaction over several processes; ``None``: this reloader, for its own.
@@ -102,6 +103,24 @@ class Reloader:
                 return slot.pin  # type: ignore[no-any-return]  # the middleware pins generations
             slot = slot.outer
         return self.current
+
+    def roots_led(self, led: Mapping[str, str]) -> ResolvedRoots:
+        """From where code may be loaded, as the roots lead now, or as they ``led``."""
+        return self._application.roots.resolve(led)
+
+    @property
+    def base(self) -> Recipe:
+        """What the first generation of this process was made from."""
+        return self.current.recipe if self._base is None else self._base
+
+    @property
+    def is_first(self) -> bool:
+        """Whether nothing has been reloaded in this process."""
+        return self._base is None
+
+    def differs(self, snapshot: Snapshot) -> bool:
+        """Whether serving ``snapshot`` would change anything of the current sources."""
+        return self._application.differs(snapshot, self.current.recipe.snapshot)
 
     @property
     def history(self) -> list[ReloadReport]:
@@ -139,6 +158,19 @@ class Reloader:
             document = read_document(given)
         except ReloadInvalid as error:
             raise self._refused(error, _unreadable(given), asked) from None
+        return self._attempt(document, asked, multiprocess=multiprocess)
+
+    def rollback(self, to: int | None, *, actor: str | None = None, multiprocess: bool = False) -> ReloadReport:
+        """Serve an earlier generation once more, under a number of its own. Raise as :meth:`reload` does.
+
+        ``to``: its number; ``None``: the one before, as seen from what is served. What a rollback has restored counts
+        as what it was then, so another one goes further back.
+        """
+        asked = Asked("rollback", actor)
+        document = Document(id=uuid.uuid4().hex, restores=-1 if to is None else to)
+        return self._attempt(document, asked, multiprocess=multiprocess)
+
+    def _attempt(self, document: Document, asked: Asked, *, multiprocess: bool) -> ReloadReport:
         try:
             if multiprocess and self.conductor is None:
                 raise StoreUnavailable(
@@ -170,6 +202,8 @@ class Reloader:
             self.tell()
 
     def _conduct(self, document: Document, asked: Asked) -> ReloadReport:
+        if document.restores == -1:
+            document = replace(document, restores=self._one_before())
         self.admit(document)
         try:
             report = (self.conductor or self).conduct(document, asked)
@@ -185,8 +219,9 @@ class Reloader:
         transaction = self.begin(document, asked)
         try:
             transaction.prepare()
-            transaction.check()
-            if not document.dry_run:
+            if not transaction.unchanged:
+                transaction.check()
+            if not (transaction.unchanged or document.dry_run):
                 transaction.drain()
                 transaction.apply()
                 self.commit(transaction)
@@ -212,8 +247,6 @@ class Reloader:
 
     def admit(self, document: Document) -> None:
         """Raise what speaks against beginning at all."""
-        if document.data is None:
-            raise self._application.refuse_whole_source()
         if document.timeout is not None and document.timeout > self._limits.max_hold:
             raise ReloadInvalid(
                 f"timeout is {document.timeout:g} s, but requests may be held for at most "
@@ -231,24 +264,24 @@ class Reloader:
     # Steps, for whoever conducts a transaction -----------------------------------------------------------------
 
     def begin(
-        self,
-        document: Document,
-        asked: Asked,
-        *,
-        number: int | None = None,
-        sources: dict[str, Source] | None = None,
+        self, document: Document, asked: Asked, *, number: int | None = None, given: Given | None = None
     ) -> Transaction:
-        """A transaction that nothing has been done for yet; every one needs its :meth:`end`."""
+        """A transaction that nothing has been done for yet; every one needs its :meth:`end`.
+
+        ``given``: what others have found out already. Raise :class:`ReloadInvalid` for a rollback to what is gone.
+        """
+        if given is None:
+            given = Given() if document.restores is None else self._kept_of(document.restores)
         self._running = transaction = Transaction(
             document,
             self.current,
             host=self._application,
             lock=self.lock,
             limits=self._limits,
-            roots=self._application.roots,
+            roots=self._application.roots.resolve(),
             asked=asked,
             number=self.current.number + 1 if number is None else number,
-            sources=sources,
+            given=given,
         )
         self._application.notify("reload_started", report=self.report_of(transaction))
         return transaction
@@ -256,20 +289,58 @@ class Reloader:
     def commit(self, transaction: Transaction) -> None:
         """Serve what is staged and open the lock. There is no way back from here, and nothing that can fail."""
         old = self.current
+        if self._base is None:
+            self._base = old.recipe
         weakref.finalize(old, self._left, old.number, old.afterlife).atexit = False
+        endings = tuple(old.afterlife.endings)
         self._releasing = threading.get_ident()
         generation, exchange = transaction.release()
         for world in self._worlds:
             world.preserve(exchange.displaced)
-        old.afterlife.world = past = exchange.past(transaction.snapshot)
+        old.afterlife.world = past = exchange.past(old.recipe.snapshot)
         past.install()
         self._worlds.add(past)
         self.current = transaction.current = generation
         transaction.open()
+        self._keep_or_forget(Kept.of(old, past, endings), generation)
 
-    def renumber(self, number: int) -> None:
-        """Let what is served have another number: a release begins with the one that its deployment has reached."""
-        self.current = replace(self.current, number=number)
+    def _keep_or_forget(self, old: Kept, new: Generation) -> None:
+        self._parents[new.number] = new.parent
+        self.kept[old.number] = old
+        kept = worth_keeping(new.number, self._parents, self._keep)
+        self.kept = {number: each for number, each in self.kept.items() if number in kept}
+        self._parents = {number: parent for number, parent in self._parents.items() if number in {*kept, new.number}}
+
+    def _one_before(self) -> int:
+        if self.current.parent is None:
+            raise ReloadInvalid(f"there is no generation before {self.current.number}: nothing to roll back to")
+        return self.current.parent
+
+    def _kept_of(self, number: int) -> Given:
+        kept = self.kept.get(number)
+        if kept is None:
+            there = ", ".join(map(str, sorted(self.kept))) or "none"
+            raise ReloadInvalid(
+                f"generation {number} is not kept; kept are: {there} (HOTRELOAD_KEEP_GENERATIONS says how many)"
+            )
+        return Given(recipe=kept.recipe, kept=kept, parent=kept.parent)
+
+    def renumber(
+        self, number: int, *, parent: int | None = None, restores: int | None = None, label: str | None = None
+    ) -> None:
+        """Let what is served be the generation ``number``, which others have made, or with which a release begins.
+
+        What led here were not the generations that had those numbers elsewhere: nothing is kept of them.
+        """
+        self.current = replace(
+            self.current,
+            number=number,
+            parent=parent,
+            restores=restores,
+            label=label,
+        )
+        self.kept = {}
+        self._parents = {number: parent}
 
     def end(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
         """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals."""
@@ -282,7 +353,6 @@ class Reloader:
         self._retire()
         report = self.report_of(transaction, error)
         if transaction.committed:
-            self._application.ran({path: source.digest for path, source in transaction.snapshot.sources.items()})
             self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
         elif error is not None:
             self._news.append(("reload_aborted", {"report": report}))
@@ -302,18 +372,19 @@ class Reloader:
         staged, timings = transaction.staged, transaction.timings
         return ReloadReport(
             id=transaction.document.id,
-            status="committed" if transaction.committed else "aborted" if error is not None else "checked",
+            status=_status_of(transaction, error),
             generation=self.current.number,
             previous=transaction.previous,
             label=transaction.document.label,
             digest=transaction.digest,
             trigger=transaction.asked.trigger,
             actor=transaction.asked.actor,
+            restores=transaction.document.restores,
             timings=timings,
             drain=transaction.drained,
             changes=staged.changes if staged is not None else (),
             modules=staged.modules if staged is not None else (),
-            warnings=tuple(transaction.warnings),
+            warnings=transaction.warnings,
             workers=(
                 WorkerReport(
                     id=worker_id(),
@@ -347,8 +418,8 @@ class Reloader:
             if afterlife.world is not None:
                 afterlife.world.uninstall()
                 afterlife.world = None
-            while afterlife.callbacks:
-                callback = afterlife.callbacks.pop()
+            while afterlife.endings:
+                callback = afterlife.endings.pop().callback
                 try:
                     callback()
                 except Exception:  # noqa: BLE001  # foreign code; the other callbacks run all the same
@@ -407,6 +478,14 @@ def _unreadable(given: object) -> Document:
         id=identity if isinstance(identity, str) and identity else uuid.uuid4().hex,
         label=label if isinstance(label, str) else None,
     )
+
+
+def _status_of(transaction: Transaction, error: ReloadError | None) -> Status:
+    if transaction.committed:
+        return "committed"
+    if error is not None:
+        return "aborted"
+    return "unchanged" if transaction.unchanged else "checked"
 
 
 def worker_id() -> str:

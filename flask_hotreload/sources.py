@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import marshal
 import os
 import stat
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, NoReturn
 from flask_hotreload.errors import LoadError, ReloadInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from types import CodeType
 
 # A real path has no link in its last part, and a fifo put there must not block us. (Windows has neither.)
@@ -60,9 +61,9 @@ class Roots:
         self._history: dict[str, str] = {}
         self.resolve()
 
-    def resolve(self) -> ResolvedRoots:
-        """The roots as they lead now, for one transaction."""
-        real = {folder: os.path.realpath(folder) for folder in self.folders}
+    def resolve(self, led: Mapping[str, str] | None = None) -> ResolvedRoots:
+        """The roots as they lead now, or as they ``led``, root as written → folder, for one transaction."""
+        real = {folder: os.path.realpath(folder) for folder in self.folders} | dict(led or {})
         for folder, target in real.items():
             self._history.setdefault(folder, folder)
             self._history[target] = folder
@@ -213,6 +214,16 @@ class Source:
             lines[-1] += "\n"
         return lines
 
+    @property
+    def compiled(self) -> bytes | None:
+        """What the bytes were compiled to, marshalled for this interpreter; ``None``: nobody has yet."""
+        code = vars(self).get("_code")
+        return None if code is None else marshal.dumps(code)
+
+    def use_compiled(self, compiled: bytes) -> None:
+        """Take over what another process has compiled from the same bytes, shown as the same path."""
+        vars(self).setdefault("_code", marshal.loads(compiled))  # signed, as the bytes are
+
     def code(self) -> CodeType:
         """The compiled bytes: made once, never from a ``.pyc``.
 
@@ -257,14 +268,23 @@ class Snapshot:
         Real path → source, to start from: what another process has read.
     ``sealed``
         True: there is nothing beyond ``sources``; the disk is never read.
+    ``undecided``
+        Real paths of ``sources`` that nobody has said yet how to show: the first who reads one does.
     """
 
     def __init__(
-        self, roots: ResolvedRoots, sources: dict[str, Source] | None = None, *, sealed: bool = False
+        self,
+        roots: ResolvedRoots,
+        sources: Mapping[str, Source] | None = None,
+        *,
+        sealed: bool = False,
+        undecided: Iterable[str] = (),
     ) -> None:
         self.roots = roots
         self.sealed = sealed
         self._sources = dict(sources or {})
+        self._undecided = set(undecided)
+        self._digest: str | None = None
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -292,14 +312,47 @@ class Snapshot:
             if self.sealed:
                 raise LoadError(f"{path}: there is no such file in the sources of this reload", file=path)
             # Two threads that read at once get one source all the same.
-            source = self._sources.setdefault(real, Source(path, _read_file(real, path)))
+            source = self._sources.setdefault(real, Source(path, read_source(real, path)))
+        elif real in self._undecided:
+            self._undecided.discard(real)
+            if shown is not None and shown != source.path:
+                source = self._sources[real] = Source(shown, source.data)
         return source
+
+    def with_sources(self, others: Mapping[str, Source]) -> Snapshot:
+        """A sealed snapshot of these sources with ``others`` over them, wherever the roots led to those."""
+        over = {self._here(real): source for real, source in others.items()}
+        return Snapshot(self.roots, {**self._sources, **over}, sealed=True, undecided=self._undecided - over.keys())
+
+    def _here(self, real: str) -> str:
+        place = self.roots.place(real)
+        return real if place is None else os.path.normpath(os.path.join(self.roots.real[place.root], place.relative))
+
+    @property
+    def digest(self) -> str:
+        """One digest over all sources that were read so far, and where they lie below their roots."""
+        if self._digest is not None:
+            return self._digest
+        digest = digest_of({self._told(real): source.digest for real, source in self._sources.copy().items()})
+        if self.sealed:
+            self._digest = digest
+        return digest
+
+    def _told(self, real: str) -> str:
+        place = self.roots.place(real)
+        return real if place is None else place.relative
 
     def __repr__(self) -> str:
         return f"<Snapshot of {len(self._sources)} files{', sealed' if self.sealed else ''}>"
 
 
-def _read_file(real: str, shown: str) -> bytes:
+def digest_of(digests: Mapping[str, str]) -> str:
+    """One digest over many: name → digest."""
+    return "sha256:" + hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+
+
+def read_source(real: str, shown: str) -> bytes:
+    """The bytes of a regular file. Raise :class:`LoadError`, with the ``OSError``."""
     try:
         descriptor = os.open(real, _OPEN)
         try:

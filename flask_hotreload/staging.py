@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from flask_hotreload.dispatch import Dispatcher, DispatchTable, Function, Group, NameTaken, Settings
 from flask_hotreload.document import Callback, Document, Entry
 from flask_hotreload.errors import LoadError, ReloadInvalid
+from flask_hotreload.generation import Ending
 from flask_hotreload.report import Change
 
 
@@ -32,11 +33,19 @@ class Registration:
 
 @dataclass
 class Joining:
-    """The service that code staged in this context joins, and what it registers there."""
+    """The service that code staged in this context joins, and what it registers there.
+
+    ``mount(app)``
+        In a reload of the whole source: makes an application the next generation's. Else ``None``; then new code has
+        no application of its own.
+    """
 
     service: object
+    mount: Callable[[Any], Any] | None = None
+    mounts: list[Any] = field(default_factory=list)
     registrations: list[Registration] = field(default_factory=list)
-    retire_callbacks: list[Callable[[], object]] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    kept: dict[str, Any] = field(default_factory=dict)  # objects to be kept if this is committed
 
 
 #: Set while new code is staged: an extension object made or used there belongs to the transaction.
@@ -141,7 +150,7 @@ class Stager:
             ) from None
         return Staged(
             table=table,
-            changes=_changes(self._table, table),
+            changes=changes_between(self._table, table),
             callbacks=tuple(self._callbacks),
             attributes=tuple(self._attributes),
             modules=tuple(self._loader.staged),
@@ -301,7 +310,7 @@ def aliases_of(function: object) -> tuple[str, ...]:
     return (alias,) if isinstance(alias, str) else tuple(alias)
 
 
-def _changes(before: DispatchTable, after: DispatchTable) -> tuple[Change, ...]:
+def changes_between(before: DispatchTable, after: DispatchTable) -> tuple[Change, ...]:
     """What became of each name, in the order of paths and names."""
     return tuple(
         Change(path, name, "added" if was is None else "removed" if now is None else "replaced")

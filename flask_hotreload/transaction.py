@@ -19,94 +19,37 @@ A step that fails raises a :class:`~flask_hotreload.errors.ReloadError`; whoever
 from __future__ import annotations
 
 import functools
-import hashlib
-import inspect
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from time import perf_counter
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from flask_hotreload.blame import hanging_import, overran, place_of, place_of_overrun, shown
+from flask_hotreload.blame import hanging_import, overran, place_of_overrun, shown
 from flask_hotreload.bounded import BoundedThread, Overrun
 from flask_hotreload.deadline import Deadline
-from flask_hotreload.errors import ApplyError, CheckFailed, DrainTimeout, LoadError
-from flask_hotreload.generation import Afterlife, Generation
+from flask_hotreload.dispatch import DispatchTable
+from flask_hotreload.effects import Effects
+from flask_hotreload.errors import CheckFailed, DrainTimeout, LoadError
+from flask_hotreload.generation import Afterlife, Generation, Kept
+from flask_hotreload.host import Asked, Given, Host, Limits
 from flask_hotreload.interpreter import interpreter
-from flask_hotreload.loader import Exchange, ModuleLoader
-from flask_hotreload.namespaces import Namespace, NamespaceGuard
+from flask_hotreload.loader import Exchange, KeptModules, ModuleLoader
 from flask_hotreload.pace import Pace, ShortTurns
-from flask_hotreload.report import Drain, Straggler, Timings, Trigger, utc_now
+from flask_hotreload.recipe import Recipe
+from flask_hotreload.report import Drain, Straggler, Timings, utc_now
 from flask_hotreload.rwlock import Gate, Reader, ReadersWriterLock
 from flask_hotreload.side_effects import THREAD_PREFIX, Census
-from flask_hotreload.sources import Roots, Snapshot, Source
-from flask_hotreload.staging import BoundCallback, Joining, Staged, Stager, joining
+from flask_hotreload.sources import ResolvedRoots, Snapshot
+from flask_hotreload.staging import BoundCallback, Joining, Staged, changes_between, joining
 
 if TYPE_CHECKING:
-    from flask_hotreload.dispatch import DispatchTable
     from flask_hotreload.document import Check, Document
 
 Result = TypeVar("Result")
 
 #: How much of the time for preparing may be spent on letting requests have their turn.
 _RESTING = 0.25
-
-
-class Host(Protocol):
-    """What a transaction needs of the application that it changes."""
-
-    def script(self, path: str | None) -> str:
-        """The absolute path of a script of the document; ``None``: the application's own."""
-
-    def stager(self, table: DispatchTable, loader: ModuleLoader, joined: Joining) -> Stager: ...
-    def routes(
-        self,
-        table: DispatchTable,
-        current: Generation,
-        undo: Callable[[Callable[[], object]], None],
-        *,
-        give_way: Callable[[], object],
-    ) -> Any:
-        """The URL map for ``table``. Raise :class:`ReloadInvalid` for a collision."""
-
-    def explain(self, error: LoadError) -> LoadError:
-        """A better error for what a framework raised in new code, or ``error``."""
-
-    def publish(self, generation: Generation) -> None:
-        """Make the routes of ``generation`` the application's. Cannot fail."""
-
-    def context(self) -> AbstractContextManager[object]:
-        """The context in which callbacks run."""
-
-    def verify(self, check: Check) -> None:
-        """Run ``check`` in the calling context. Raise :class:`CheckFailed`."""
-
-    def namespaces(self) -> list[Namespace]:
-        """The globals of every live project module."""
-
-    @property
-    def server(self) -> object:
-        """The first argument of callbacks."""
-
-
-class Limits(Protocol):
-    """Seconds."""
-
-    @property
-    def timeout(self) -> float: ...
-    @property
-    def prepare_timeout(self) -> float: ...
-    @property
-    def apply_timeout(self) -> float: ...
-    @property
-    def max_hold(self) -> float: ...
-
-
-class Asked(NamedTuple):
-    """Who or what asked for a reload."""
-
-    trigger: Trigger
-    actor: str | None = None
 
 
 class Transaction:
@@ -120,12 +63,12 @@ class Transaction:
         host: Host,
         lock: ReadersWriterLock,
         limits: Limits,
-        roots: Roots,
+        roots: ResolvedRoots,
         asked: Asked,
         number: int,
-        sources: dict[str, Source] | None = None,
+        given: Given,
     ) -> None:
-        """``number`` will be the generation's. ``sources``: what others have read already, real path → source."""
+        """``number`` will be the generation's."""
         self.document = document
         self.current = current
         self.previous = current.number
@@ -133,7 +76,10 @@ class Transaction:
         self.asked = asked
         self.started_at = utc_now()
         self.committed = False
-        self.snapshot = Snapshot(roots.resolve(), sources)
+        #: That nothing differs from what runs; then there is nothing more to do than :meth:`close`.
+        self.unchanged = False
+        self.snapshot = given.snapshot or Snapshot(roots)
+        self._given = given
         self._host = host
         self._lock = lock
         self._limits = limits
@@ -144,19 +90,19 @@ class Transaction:
         self._milliseconds: dict[str, float] = {}
         self._turns = ShortTurns()
         self._census = Census()
-        self._namespaces: list[Namespace] = []
-        self._guards: list[NamespaceGuard] = []
-        self._undo: list[Callable[[], object]] = []
-        self._undoing = Deadline(None)
-        self._aborted = False
+        self._effects = Effects(
+            lambda: self.snapshot,
+            apply=self._bounded,
+            undo=self._bounded_in_old,
+        )
         self._migrations: list[tuple[ModuleType, ModuleType]] = []  # (old, new)
-        self._joined = Joining(host.server)
+        self._joined = Joining(host.server, mount=None if document.data is not None else host.mount)
         self._threads: list[BoundedThread] = []  # all but the last were given up
-        self._loader: ModuleLoader | None = None
+        self._loader: ModuleLoader | KeptModules | None = None
         self.staged: Staged | None = None
         self.next: Generation | None = None
         self.drained = Drain()
-        self.warnings: list[str] = []
+        self._warnings: list[str] = []
 
     # Steps -----------------------------------------------------------------------------------------------------
 
@@ -164,7 +110,7 @@ class Transaction:
         """Raise :class:`LoadError` or :class:`ReloadInvalid`."""
         with self._timed("prepare_ms"):
             try:
-                self.staged, self.next = self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
+                self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
             except Overrun as overrun:
                 raise hanging_import(overrun, self.snapshot) from None
             except LoadError as error:
@@ -173,8 +119,11 @@ class Transaction:
                     raise
                 raise explained from error.original
             finally:
-                self.warnings += self._census.differences()
-        self.warnings += self._not_taken()
+                self._warnings += self._census.differences()
+        if self.staged is not None:
+            self._warnings += self._not_taken(self.staged)
+            if self.document.data is None:
+                self._warnings += self._host.warnings(self.staged.modules)
 
     def check(self) -> None:
         """Raise :class:`CheckFailed`."""
@@ -210,12 +159,12 @@ class Transaction:
         with self._timed("apply_ms"):
             budget = Deadline(min(self._limits.apply_timeout, self._hold.remaining() or 0.0))
             for target, values in staged.attributes:
-                self._set_attributes(target, values)
+                self._effects.set_attributes(target, values)
             for old, new in self._migrations:
                 migrate = functools.partial(new.__hot_reload__, old)
-                self._guarded(new.__hot_reload__, migrate, budget, f"{new.__name__}.__hot_reload__")
+                self._effects.run(new.__hot_reload__, migrate, budget, f"{new.__name__}.__hot_reload__")
             for bound in staged.callbacks:
-                self._guarded(bound.callback, self._calling(bound), budget, _name_of(bound.callback))
+                self._effects.run(bound.callback, self._calling(bound), budget, _name_of(bound.callback))
             if checks:
                 self._verify(checks, budget)
 
@@ -226,7 +175,7 @@ class Transaction:
         self.committed = True
         exchange = self._loader.commit()
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
-        self._host.publish(self.next)
+        self._host.publish(self.next, self._joined)
         return self.next, exchange
 
     def open(self) -> None:
@@ -239,12 +188,9 @@ class Transaction:
 
     def abort(self) -> None:
         """Undo in reverse, then open. What goes wrong in foreign code is a warning: the others run all the same."""
-        self._undoing = Deadline(self._limits.apply_timeout)
         try:
-            while self._undo:
-                self._undo.pop()()
+            self._effects.restore(seconds=self._limits.apply_timeout)
         finally:
-            self._aborted = True
             self.open()
 
     def close(self) -> None:
@@ -254,13 +200,16 @@ class Transaction:
             thread.close()
         if not self.committed and not self.hung and self._loader is not None:
             self._loader.abort()
+        if not self.hung:
+            self._effects.close()
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
+
+    # What can be told ------------------------------------------------------------------------------------------
 
     @property
     def digest(self) -> str | None:
         """One digest over the sources that were read; ``None`` when there were none."""
-        sources = sorted((source.path, source.digest) for source in self.snapshot.sources.values())
-        return "sha256:" + hashlib.sha256(repr(sources).encode()).hexdigest() if sources else None
+        return self.snapshot.digest if self.snapshot.sources else None
 
     @property
     def hung(self) -> bool:
@@ -271,37 +220,116 @@ class Transaction:
     def timings(self) -> Timings:
         return Timings(**{name: round(value, 3) for name, value in self._milliseconds.items()})
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return (*self._warnings, *self._effects.warnings)
+
     def undo(self, function: Callable[[], object]) -> None:
         """Run ``function``, a callback's, if this transaction is aborted: within a time limit, as the callback."""
-        self._undo.append(functools.partial(self._run_undo, function))
+        self._effects.undo_foreign(function)
 
     # What runs on the transaction's thread ---------------------------------------------------------------------
 
-    def _stage(self) -> tuple[Staged, Generation]:
-        current, host = self.current, self._host
+    def _stage(self) -> None:
         pace = Pace(at_most=self._limits.prepare_timeout * _RESTING)
-        entries = [entry for entry in self.document.data or () if entry.has_script and not entry.exclusive_module]
+        kept = self._given.kept
+        if self.document.data is not None:
+            self._stage_entries(self.document, pace.give_way)
+        elif kept is not None and kept.is_alive(self.current):
+            self._stage_kept(kept)
+        else:
+            self._stage_whole(pace.give_way)
+        if self.staged is not None and (self.staged.callbacks or self._migrations):
+            self._effects.namespaces = self._host.namespaces()  # found here, where nobody is held
+
+    def _stage_entries(self, document: Document, give_way: Callable[[], None]) -> None:
+        current, host = self.current, self._host
+        entries = [entry for entry in document.data or () if entry.has_script and not entry.exclusive_module]
         scripts = [host.script(entry.script_path) for entry in entries]
-        self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts, give_way=pace.give_way)
+        self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts, give_way=give_way)
         with loader.world.staging():
-            staged = host.stager(current.table, loader, self._joined).stage(self.document)
-            self._migrations = [
-                (interpreter.live[name], module)
-                for name, module in loader.staged.items()
-                if callable(vars(module).get("__hot_reload__")) and name in interpreter.live
-            ]
-        generation = Generation(
+            stager = host.stager(current.mount, current.table, loader, self._joined, restaged=False)
+            self.staged = staged = stager.stage(document)
+            self._migrations = _migrations(loader)
+        self.next = Generation(
             number=self.number,
             table=staged.table,
-            routes=host.routes(staged.table, current, self._undo.append, give_way=pace.give_way),
+            routes=host.routes(current.mount, staged.table, current.table, self._effects.undo, give_way=give_way),
             wsgi_app=current.wsgi_app,
-            label=self.document.label,
-            modules={**current.modules, **self._digests(loader)},
-            afterlife=Afterlife(callbacks=self._joined.retire_callbacks),
+            recipe=current.recipe.followed_by(document, self.snapshot.sources),
+            mount=current.mount,
+            label=document.label,
+            parent=current.number,
+            made_by_reload=current.made_by_reload,
+            afterlife=Afterlife(endings=self._joined.endings),
         )
-        if staged.callbacks or self._migrations:
-            self._namespaces = host.namespaces()  # found here, where nobody is held
-        return staged, generation
+
+    def _stage_whole(self, give_way: Callable[[], None]) -> None:
+        """Make the application anew: from the disk, from what others have read of it, or from a recipe."""
+        current, host, recipe = self.current, self._host, self._given.recipe
+        if recipe is not None:
+            self.snapshot = recipe.snapshot
+        elif not self.snapshot.sealed:
+            self.snapshot = host.project(self.snapshot.roots, current.recipe.snapshot.sources, give_way)
+            self.unchanged = self._given.must_differ and not host.differs(self.snapshot, current.recipe.snapshot)
+            if self.unchanged:
+                return
+        self._loader = loader = ModuleLoader(self.snapshot, whole=True, keep=host.keep, give_way=give_way)
+        with loader.world.staging():
+            mount = host.make_again(loader, self._joined)
+            self.staged = staged = self._stage_recipe(mount, loader, recipe)
+            self._migrations = _migrations(loader)
+            loader.survey()
+        self.next = Generation(
+            number=self.number,
+            table=staged.table,
+            routes=host.routes(mount, staged.table, mount.table, self._effects.undo, give_way=give_way),
+            wsgi_app=mount.wsgi_app,
+            recipe=Recipe(self.snapshot) if recipe is None else recipe,
+            mount=mount,
+            label=self.document.label,
+            parent=current.number if self.document.restores is None else self._given.parent,
+            restores=self.document.restores,
+            made_by_reload=True,
+            afterlife=Afterlife(endings=self._joined.endings),
+        )
+
+    def _stage_recipe(self, mount: Any, loader: ModuleLoader, recipe: Recipe | None) -> Staged:
+        """What new code registers by itself, and then what the recipe's documents say."""
+        table: DispatchTable = mount.table
+        callbacks: list[BoundCallback] = []
+        attributes: list[tuple[object, Mapping[str, Any]]] = []
+        for document in recipe.documents if recipe is not None else ():
+            stager = self._host.stager(mount, table, loader, self._joined, restaged=True)
+            staged = stager.stage(document)
+            table = staged.table
+            callbacks += staged.callbacks
+            attributes += staged.attributes
+        return Staged(
+            table=table,
+            changes=changes_between(self.current.table, table),
+            callbacks=tuple(callbacks),
+            attributes=tuple(attributes),
+            modules=tuple(loader.staged),
+        )
+
+    def _stage_kept(self, kept: Kept) -> None:
+        """A generation that is still in memory is served once more as it is."""
+        self.snapshot = kept.recipe.snapshot
+        self._loader = KeptModules(kept.world, self.snapshot, self._host.keep)
+        self.staged = Staged(kept.table, changes_between(self.current.table, kept.table), (), (), ())
+        self.next = Generation(
+            number=self.number,
+            table=kept.table,
+            routes=kept.routes,
+            wsgi_app=kept.wsgi_app,
+            recipe=kept.recipe,
+            mount=kept.mount,
+            label=self.document.label or kept.label,
+            parent=kept.parent,
+            restores=kept.number,
+            made_by_reload=kept.made_by_reload,
+        )
 
     def _calling(self, bound: BoundCallback) -> Callable[[], object]:
         return lambda: bound.callback(self._host.server, bound.module, bound.dispatcher)
@@ -321,14 +349,18 @@ class Transaction:
 
         Raise :class:`Overrun`.
         """
+        read = generation or self.next
+        assert read is not None
 
         def in_world() -> Result:
             assert self._loader is not None
-            reading = self._lock.passing(generation or self.next)
-            with self._loader.world.staging(), reading, self._host.context():
+            with self._loader.world.staging(), self._lock.passing(read), self._host.context(read):
                 return function()
 
         return self._thread().run(in_world, seconds=budget.remaining() or 0.0)
+
+    def _bounded_in_old(self, function: Callable[[], Result], budget: Deadline) -> Result:
+        return self._bounded(function, budget, generation=self.current)
 
     def _thread(self) -> BoundedThread:
         if not self._threads or self._threads[-1].given_up:
@@ -337,81 +369,23 @@ class Transaction:
             self._threads.append(thread)
         return self._threads[-1]
 
-    # Applying --------------------------------------------------------------------------------------------------
-
-    def _guarded(self, foreign: Callable[..., Any], call: Callable[[], object], budget: Deadline, what: str) -> None:
-        """Run foreign code whose assignments to globals are undone by an abort."""
-        namespaces = {id(namespace): namespace for namespace in self._namespaces}
-        own = getattr(inspect.unwrap(foreign), "__globals__", None)
-        if own is not None:
-            namespaces[id(own)] = own
-        guard = NamespaceGuard(namespaces.values())
-        self._guards.append(guard)
-        self._undo.append(guard.restore)
-
-        try:
-            error = self._bounded(functools.partial(_error_of, call), budget)
-        except Overrun as overrun:
-            file, line = place_of_overrun(overrun, self.snapshot, foreign)
-            raise ApplyError(f"{shown(file, line)}{what} {overran(overrun)}", file=file, line=line) from None
-        finally:
-            guard.settle()
-        if error is not None:
-            file, line = place_of(error, foreign)
-            raise ApplyError(
-                f"{shown(file, line)}{what} raised {type(error).__name__}: {error}",
-                file=file,
-                line=line,
-                original=error,
-            ) from error
-
-    def _run_undo(self, function: Callable[[], object]) -> None:
-        try:
-            error = self._bounded(functools.partial(_error_of, function), self._undoing, generation=self.current)
-        except Overrun as overrun:
-            self.warnings.append(
-                f"{shown(*place_of_overrun(overrun, self.snapshot, function))}undo {overran(overrun)}"
-            )
-        else:
-            if error is not None:
-                file, line = place_of(error, function)
-                self.warnings.append(f"{shown(file, line)}undo raised {type(error).__name__}: {error}")
-
-    def _set_attributes(self, target: object, values: Any) -> None:
-        for name, value in values.items():
-            before = getattr(target, name, _MISSING)
-            try:
-                setattr(target, name, value)
-            except (AttributeError, TypeError) as error:
-                raise ApplyError(f"{target!r} takes no attribute {name!r}: {error}", original=error) from error
-            self._undo.append(functools.partial(_put_attribute, target, name, before))
-
-    def _digests(self, loader: ModuleLoader) -> dict[str, str]:
-        sources = {source.path: source.digest for source in self.snapshot.sources.values()}
-        files = {name: getattr(module, "__file__", None) or "" for name, module in loader.staged.items()}
-        return {name: sources[file] for name, file in files.items() if file in sources}
-
     # Afterwards ------------------------------------------------------------------------------------------------
 
     def _end_late(self) -> None:
         """Code that was given up has ended: what it did since is undone."""
-        while self._aborted and self._undo:
-            self._undo.pop()()
         for thread in self._threads:
             thread.close()
-        if self._loader is None:
-            return
-        staged = [value for module in self._loader.staged.values() for value in vars(module).values()]
-        for guard in reversed(self._guards):
-            guard.restore_late(staged)
-        self._loader.abort()
+        staged = self._loader.staged.values() if self._loader is not None else ()
+        self._effects.restore_late([value for module in staged for value in vars(module).values()])
+        self._effects.close()
+        if self._loader is not None:
+            self._loader.abort()
 
-    def _not_taken(self) -> list[str]:
-        assert self.staged is not None
+    def _not_taken(self, staged: Staged) -> list[str]:
         if not self._joined.registrations:
             return []
-        served = {id(dispatcher.function) for dispatcher in self.staged.table}
-        instances = {id(dispatcher.group.instance) for dispatcher in self.staged.table if dispatcher.group}
+        served = {id(dispatcher.function) for dispatcher in staged.table}
+        instances = {id(dispatcher.group.instance) for dispatcher in staged.table if dispatcher.group}
         return [
             f"{registration.name or registration.function!r} is registered at {registration.path!r} by the new code, "
             "but the document does not name it: it is not served"
@@ -428,28 +402,17 @@ class Transaction:
             self._milliseconds[name] = (perf_counter() - started) * 1000
 
 
+def _migrations(loader: ModuleLoader) -> list[tuple[ModuleType, ModuleType]]:
+    return [
+        (interpreter.live[name], module)
+        for name, module in loader.staged.items()
+        if callable(vars(module).get("__hot_reload__")) and name in interpreter.live
+    ]
+
+
 def _straggler(reader: Reader) -> Straggler:
     return Straggler(reader.method, reader.path, round(reader.age_ms, 3))
 
 
-def _error_of(call: Callable[[], object]) -> BaseException | None:
-    """What foreign code raises. Returned, so that its SystemExit or KeyboardInterrupt is not the asker's."""
-    try:
-        call()
-    except BaseException as error:  # noqa: BLE001  # as said
-        return error
-    return None
-
-
 def _name_of(function: object) -> str:
     return str(getattr(function, "__qualname__", None) or repr(function))
-
-
-def _put_attribute(target: object, name: str, value: object) -> None:
-    if value is _MISSING:
-        delattr(target, name)
-    else:
-        setattr(target, name, value)
-
-
-_MISSING = object()

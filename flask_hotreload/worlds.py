@@ -107,6 +107,13 @@ class World(Overlay):
         """With the last one of all worlds, the interpreter is as it was before."""
         interpreter.uninstall()
 
+    def again(self) -> World:
+        """Another world of the same modules: one to be committed, while contexts stay in this one."""
+        other = World(self._finder, fallback=self.fallback, give_way=self._give_way)
+        other._own = self._own.copy()
+        other._attributes = self._attributes.copy()
+        return other
+
     def close(self) -> None:
         """Let go of all modules. Contexts that are still in this world can import nothing more into it."""
         with self._lock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -351,3 +352,26 @@ def test_a_client_that_hangs_up_while_it_waits_for_the_report_changes_nothing(st
         finally:
             connection.close()
         until(lambda: set(editions(running).values()) == {1}, "the reload did not happen")
+
+
+def test_any_worker_tells_the_requests_that_are_inside_the_others_now(start, tmp_path):
+    hold = "\n\ndef hold(path: str) -> str:\n    with open(path) as pipe:\n        return pipe.read()\n"
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with start(workers=2) as running, ThreadPoolExecutor(1) as pool:
+        first, second = running.await_members()
+        running.edit(1, extra=hold)
+        running.reload({"data": [{"dispatcher": "hold", "scriptPath": "where.py", "path": "/api"}]})
+
+        def inside():
+            with running.connected_to(second) as connection:
+                workers = running.status(connection=connection)["workers"]
+            return {worker["pid"]: worker["in_flight"] for worker in workers}[first]
+
+        assert inside() == 0
+        with running.connected_to(first) as connection:
+            answer = pool.submit(running.call, "hold", str(pipe), connection=connection)
+            until(lambda: inside() == 1, "the request of the other worker is not told")
+            pipe.write_text("done")
+            assert answer.result() == "done"
+        until(lambda: inside() == 0, "the other worker is told to be busy for ever")

@@ -375,18 +375,6 @@ def test_an_attempt_that_never_began_can_be_retried_with_its_id(service):
     assert service.reload("rate", id="deploy-77").status == "committed"
 
 
-def test_a_document_without_data_is_refused_with_a_ready_made_one(service):
-    with pytest.raises(ReloadInvalid) as caught:
-        service.rpc.reload()
-    import json
-
-    ready = json.loads(str(caught.value).partition(": ")[2])
-    assert [entry["dispatcher"] for entry in ready["data"]] == ["echo", "rate"]
-    service.rewrite(ECHO.replace("return amount", "return 7 * amount"))
-    service.rpc.reload(**ready)
-    assert service.call("rate", 5) == 35
-
-
 def test_a_time_out_above_what_requests_may_be_held_is_refused(service):
     service.write("handlers.py", "def rate(amount: int) -> int: return 2 * amount")
     with pytest.raises(ReloadInvalid, match="HOTRELOAD_MAX_HOLD"):

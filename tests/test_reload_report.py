@@ -349,14 +349,16 @@ def test_what_an_import_leaves_outside_of_modules_is_listed(service):
     assert "1 atexit callback registered" in warnings
 
 
-def test_no_old_module_stays_alive(service):
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_no_old_module_stays_alive_beyond_the_kept_generations(site, kept):
+    service = site.serve(BODY, keep_generations=kept)
     alive = []
-    for factor in range(3):
+    for factor in range(6):
         service.write("handlers.py", f"def rate(amount: int) -> int: return {factor} * amount")
         service.reload("rate")
         alive.append(weakref.ref(service.load("handlers")))
     gc.collect()
-    assert [module() is not None for module in alive] == [False, False, True]
+    assert [module() is not None for module in alive] == [False] * (5 - kept) + [True] * (kept + 1)
 
 
 @pytest.mark.parametrize("fault", ["import", "callback", "check", "applied check"])

@@ -30,15 +30,17 @@ from flask_hotreload.coordination.protocol import (
 )
 from flask_hotreload.coordination.records import Ballot, Member, TransactionRecord, View, Vote
 from flask_hotreload.coordination.step import at_step
+from flask_hotreload.coordination.worker import Part
+from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.reports import Reports
     from flask_hotreload.coordination.store import Store
-    from flask_hotreload.coordination.worker import Part, Worker
+    from flask_hotreload.coordination.worker import Worker
     from flask_hotreload.document import Document
-    from flask_hotreload.transaction import Asked
+    from flask_hotreload.host import Asked
 
 _log = logging.getLogger("flask_hotreload")
 
@@ -46,6 +48,11 @@ _log = logging.getLogger("flask_hotreload")
 RECHECK = 0.1
 #: The same while nothing is under way.
 IDLE_RECHECK = 5.0
+#: Seconds that what a worker has told of itself is as good as new, and that others wait for it to tell it anew.
+FRESH = 0.25
+TELLING = 0.05
+#: Seconds that a worker takes, about, to read the decision and open its lock.
+OPENING = 0.0005
 
 
 class Agent:
@@ -76,6 +83,7 @@ class Agent:
         self._stopped = threading.Event()
         self._failed = False
         self._look_again = 0.0
+        self._told_at = 0.0
         self._store_error: str | None = None
         self._thread: threading.Thread | None = None
 
@@ -146,7 +154,16 @@ class Agent:
         return outcome
 
     def members(self) -> tuple[Member, ...]:
-        """Every living member, as it last told of itself."""
+        """Every living member, as it tells of itself now; one that does not within ``TELLING`` s, as it last did."""
+        asked, patience = self._store.now(), Deadline(TELLING)
+        living = self._living()
+        self._store.ring([member.id for member in living])
+        while any(member.seen < asked - FRESH for member in living) and not patience.expired:
+            self._stopped.wait(TELLING / 10)
+            living = self._living()
+        return living
+
+    def _living(self) -> tuple[Member, ...]:
         view = self._store.view(self._member.release)
         dead = self._store.dead([member.id for member in view.members])
         return tuple(member for member in view.members if member.id not in dead)
@@ -173,7 +190,19 @@ class Agent:
                 _log.exception("the agent of worker %s failed; it tries again", self._member.id)
                 self._pause(IDLE_RECHECK)
             else:
+                self._tell_members()
                 self._wait()
+
+    def _tell_members(self) -> None:
+        """Somebody may have asked how this worker does. While it takes part in a reload there is more to do."""
+        if not self._joined or self._participant.record is not None or self._conductor.busy or self._store_error:
+            return
+        if self._store.now() < self._told_at + FRESH:
+            return
+        try:
+            self._store.update(self._told())
+        except StoreUnavailable as error:
+            self._away(error)
 
     def _wait(self) -> None:
         busy = self._conductor.busy or self._participant.record is not None or not self._joined
@@ -242,13 +271,15 @@ class Agent:
         return self._store.view(self._member.release).head == self._worker.generation
 
     def _told(self) -> Member:
+        self._told_at = self._store.now()
         in_flight, held = self._load()
         return replace(
             self._member,
             generation=self._worker.generation,
             in_flight=in_flight,
             held=held,
-            seen=self._store.now(),
+            seen=self._told_at,
+            sources=self._worker.sources,
         )
 
     # The participant's actions -------------------------------------------------------------------------------------
@@ -276,7 +307,8 @@ class Agent:
 
     def _prepare(self, record: TransactionRecord) -> bool:
         at_step("participant.staging")
-        ok, part = self._worker.prepare(record)
+        alike = record.coordinator == self._member.id and self._conductor.alike
+        ok, part = self._worker.prepare(record, alike=alike)
         self._participant.prepared(record, ok=ok)
         at_step("participant.prepared")
         return self._vote(record, Ballot.PREPARED, part, ok=ok)
@@ -286,7 +318,8 @@ class Agent:
         ok, part = self._worker.apply()
         self._participant.applied(ok=ok)
         at_step("participant.applied")
-        return self._vote(record, Ballot.APPLIED, part, ok=ok)
+        # While locks are closed, a vote says no more than it must; what is to be told comes with the last one.
+        return self._vote(record, Ballot.APPLIED, Part() if ok else part, ok=ok)
 
     def _vote(self, record: TransactionRecord, ballot: Ballot, part: Part, *, ok: bool) -> bool:
         """Return whether all that is left is to wait for others.
@@ -302,6 +335,8 @@ class Agent:
 
     def _settle(self, transaction: str, *, ok: bool) -> None:
         record = self._participant.record
+        if record is not None and ok:
+            self._let_others_open(len(record.participants))
         part = self._worker.end()
         self._participant.settled(self._worker.generation)
         at_step("participant.settled")
@@ -313,9 +348,15 @@ class Agent:
             # On a thread of its own: a receiver may reload, and would wait for this one.
             threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
 
+    def _let_others_open(self, workers: int) -> None:
+        """What is left to do is no hurry: those whose locks are still closed need the processors more."""
+        waiting = workers - 2 * (os.cpu_count() or 1)
+        if waiting > 0:
+            self._stopped.wait(waiting * OPENING)
+
     def _catch_up(self, head: int) -> None:
         """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
-        self._worker.catch_up(self._store.journal(self._member.release), head)
+        self._worker.catch_up(head)
         self._participant.settled(self._worker.generation)
         if self._joined:
             self._store.update(self._told())

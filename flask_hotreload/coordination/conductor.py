@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from flask_hotreload.coordination.base import base_hash
 from flask_hotreload.coordination.merged import Wanted, concluded, part_of
-from flask_hotreload.coordination.payload import Payload, Signs, keys_of, remaining, seal, with_kept_settings
+from flask_hotreload.coordination.payload import Payload, Signs, keys_of, seal, with_kept_settings
 from flask_hotreload.coordination.protocol import (
     DRY_RUN,
     Advance,
@@ -25,6 +25,7 @@ from flask_hotreload.coordination.protocol import (
     Wait,
 )
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Worker
     from flask_hotreload.document import Document
-    from flask_hotreload.transaction import Asked, Limits
+    from flask_hotreload.host import Asked, Limits
 
 #: Seconds between two looks for participants that have died.
 DEATHS = 0.05
@@ -82,7 +83,9 @@ class Conductor:
         deployment: str,
         timeouts: Limits,
         portable: Callable[[Document], dict[str, Any]],
+        keep: int = 0,
     ) -> None:
+        """``keep``: for how many generations back the journal serves rollbacks."""
         self._store = store
         self._worker = worker
         self._signer = signer
@@ -92,9 +95,12 @@ class Conductor:
         self._deployment = deployment
         self._timeouts = timeouts
         self._portable = portable
+        self._keep = keep
         self._waiting: deque[Asking] = deque()  # appended by any thread, taken by the agent's
         self._asking: Asking | None = None
         self._buried: set[str] = set()
+        #: Whether all participants of the transaction that it coordinates run the same sources.
+        self.alike = False
         self._look_again = 0.0
 
     def ask(self, document: Document, asked: Asked) -> Asking:
@@ -192,6 +198,7 @@ class Conductor:
             asking.record = record
             self._look_again = 0.0
             asking.members = {member.id: member for member in view.members}
+            self.alike = len({asking.members[member].sources for member in record.participants}) == 1
             asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
             at_step("coordinator.staging")
             return False
@@ -233,6 +240,7 @@ class Conductor:
             actor=asking.asked.actor,
             started_at=asking.started_at,
             document=document,
+            restores=asking.document.restores,
             **more,
         )
 
@@ -260,18 +268,29 @@ class Conductor:
 
     def _publish(self, asking: Asking, record: TransactionRecord) -> None:
         """Give everybody what this worker has staged: the document, and every source that it read."""
-        live, documents = self._worker.live_records(self._store.journal(record.release))
-        document = with_kept_settings(asking.written, documents)
+        journal, wanted = self._worker.journal(), asking.document
+        document = with_kept_settings(asking.written, journal.documents)
         report = part_of(asking.votes.get((Ballot.PREPARED, self._member.id))).report
-        keys = keys_of(document, report.modules if report is not None else ())
-        kept = remaining(live, keys, clear_old=asking.document.clear_old)
-        asking.obsolete = tuple({each.generation for each in live} - {each.generation for each in kept})
-        sources, blobs = self._worker.sources_read()
-        self._store.put_blobs(blobs)
-        asking.digests = tuple(blobs)
-        base = base_hash(self._store, record.release)
+        keys = () if wanted.restores is not None else keys_of(document, report.modules if report is not None else ())
+        following = journal.followed_by(
+            record.generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
+        )
+        read = NOTHING if wanted.restores is not None else self._worker.sources_read(journal.digests)
+        self._store.put_blobs(read.blobs)
+        asking.obsolete, asking.digests = following.obsolete, read.digests
         payload = self._payload(
-            asking, record.generation, document, sources=sources, keys=keys, live=tuple(kept), base=base
+            asking,
+            record.generation,
+            document,
+            sources=read.references,
+            keys=keys,
+            live=following.live,
+            roots=self._worker.roots,
+            interpreter=INTERPRETER,
+            parent=following.parent,
+            began=following.began,
+            turned=following.turned,
+            base=base_hash(self._store, record.release),
         )
         asking.sealed = seal(payload, self._signer)
         deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN

@@ -59,6 +59,9 @@ def concluded(
     )
     cast = {(vote.ballot, vote.member): vote for vote in votes}
     parts = {key: part_of(vote) for key, vote in cast.items()}
+    found = parts.get((Ballot.PREPARED, record.coordinator), Part()).report
+    if not committed and found is not None and found.status == "unchanged":
+        return found
     report = merged(base, members, parts, dead=dead, silent=silent)
     if committed or (wanted.dry_run and reason == DRY_RUN):
         return report
@@ -85,6 +88,7 @@ def merged(
     told = next((report for report in reports if report.changes or report.modules), None)
     return replace(
         base,
+        restores=next((report.restores for report in reports if report.restores is not None), None),
         digest=next((report.digest for report in reports if report.digest is not None), None),
         timings=_longest([report.timings for report in reports]),
         drain=Drain(

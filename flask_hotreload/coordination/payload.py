@@ -17,27 +17,47 @@ class Signs(Protocol):
         """The data. Raise :class:`StoreUnavailable` if it was not signed with this key."""
 
 
+#: The key of a reload of the whole source: it supersedes every other.
+WHOLE = "whole source"
+
+
 class SourceReference(msgspec.Struct, frozen=True):
-    """A file that the new code is made from: where it lies, how it is shown, and its bytes by digest."""
+    """A file that the new code is made from: where it lies, how it is shown, and its bytes by digest.
+
+    ``code``: the digest of what they are compiled to, for the interpreter that the payload names; empty: nothing.
+    """
 
     real: str
     shown: str
     digest: str
+    code: str = ""
 
 
 class LiveRecord(msgspec.Struct, frozen=True):
-    """An earlier journal record that a worker which catches up still has to run."""
+    """An earlier record that stays. ``runs``: a worker which catches up has to run it; else a rollback may."""
 
     generation: int
     hash: str
     keys: tuple[str, ...]
+    runs: bool = True
 
 
 class Payload(msgspec.Struct, frozen=True):
     """``document`` is portable. ``live``: the earlier records that remain, oldest first, each by its hash.
 
     ``keys`` are what this record does, by name: a record all of whose keys a later one has is superseded by it.
-    ``base``: the hash of the release's base; see :mod:`flask_hotreload.coordination.base`.
+    ``roots``
+        Root as written → where it led, when the whole source was read.
+    ``interpreter``
+        That of the compiled code.
+    ``restores``, ``parent``
+        Generations: the one that a rollback restores, and the one that a rollback from this one would.
+    ``began``
+        The generation that the release began with.
+    ``turned``
+        The last one that a rollback made, or ``began``: what is older may not lead to this one.
+    ``base``
+        The hash of the release's base; see :mod:`flask_hotreload.coordination.base`.
     """
 
     deployment: str
@@ -51,7 +71,18 @@ class Payload(msgspec.Struct, frozen=True):
     sources: tuple[SourceReference, ...] = ()
     keys: tuple[str, ...] = ()
     live: tuple[LiveRecord, ...] = ()
+    roots: dict[str, str] = {}  # msgspec copies it
+    interpreter: str = ""
+    restores: int | None = None
+    parent: int | None = None
+    began: int = 0
+    turned: int = 0
     base: str = ""
+
+    @property
+    def label(self) -> str | None:
+        label: str | None = self.document["label"]
+        return label
 
 
 def seal(payload: Payload, signer: Signs) -> bytes:
@@ -80,6 +111,8 @@ def hash_of(signed: bytes) -> str:
 
 def keys_of(document: Mapping[str, Any], modules: Iterable[str]) -> tuple[str, ...]:
     """What a committed document does: dispatchers, callbacks, and modules that it imported."""
+    if document["data"] is None:
+        return (WHOLE,)
     keys = {f"module {name}": None for name in modules}
     for entry in document["data"]:
         script = entry.get("scriptPath")
@@ -96,6 +129,8 @@ def keys_of(document: Mapping[str, Any], modules: Iterable[str]) -> tuple[str, .
 def remaining(live: Iterable[LiveRecord], keys: Iterable[str], *, clear_old: bool) -> list[LiveRecord]:
     """Those of ``live`` that still do something when a record with ``keys`` has followed."""
     done = set(keys)
+    if WHOLE in done:
+        return []
     kept = []
     for record in live:
         left = tuple(
@@ -112,11 +147,13 @@ def with_kept_settings(document: Mapping[str, Any], earlier: Iterable[Mapping[st
     A reload keeps the settings of the dispatcher that it replaces; when the earlier record is superseded, nothing
     else would remember them. (An ``authorize`` may be of the earlier module; it keeps its record, see ``keys_of``.)
     """
+    if document["data"] is None:
+        return dict(document)
     kept: dict[tuple[str, str], dict[str, Any]] = {}
     for each in earlier:
-        if each["clearOld"]:
+        if each["clearOld"] or each["data"] is None:
             kept.clear()
-        for entry in each["data"]:
+        for entry in each["data"] or ():
             known = kept.setdefault(_place(entry), {})
             known.update({key: entry[key] for key in ("validate", "lock", "aliases") if key in entry})
     data = [{**kept.get(_place(entry), {}), **entry} for entry in document["data"]]

@@ -30,7 +30,10 @@ class Ballot(str, Enum):
 
 
 class Member(msgspec.Struct, frozen=True):
-    """A worker that serves. ``id``: the store's ``member_id``; ``seen``: when it said so, on the store's clock."""
+    """A worker that serves. ``id``: the store's ``member_id``; ``seen``: when it said so, on the store's clock.
+
+    ``sources``: one digest over all sources that it runs.
+    """
 
     id: str
     host: str
@@ -41,6 +44,7 @@ class Member(msgspec.Struct, frozen=True):
     in_flight: int = 0
     held: int = 0
     seen: float = 0.0
+    sources: str = ""
 
 
 class TransactionRecord(msgspec.Struct, frozen=True):

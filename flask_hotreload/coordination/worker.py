@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from flask_hotreload.coordination.payload import LiveRecord, Payload, Signs, SourceReference, hash_of, unseal
+from flask_hotreload.coordination.journal import Entry, Journal
+from flask_hotreload.coordination.payload import Payload, Signs, hash_of, unseal
+from flask_hotreload.coordination.shipped import Read, read_of, sources_of
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
+from flask_hotreload.host import Asked, Given
+from flask_hotreload.recipe import Recipe
 from flask_hotreload.reloader import worker_id
 from flask_hotreload.report import ErrorReport, ReloadReport, describe_error
-from flask_hotreload.sources import Source
-from flask_hotreload.transaction import Asked
+from flask_hotreload.sources import Snapshot, Source
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.records import JournalRecord, TransactionRecord
@@ -49,21 +53,37 @@ class Worker:
     def generation(self) -> int:
         return self._reloader.current.number
 
+    @property
+    def sources(self) -> str:
+        """One digest over all sources that run here."""
+        return self._reloader.current.recipe.snapshot.digest
+
+    @property
+    def roots(self) -> dict[str, str]:
+        """Where the roots led when the transaction in progress read its sources."""
+        assert self._transaction is not None
+        return self._transaction.snapshot.roots.real
+
     # Steps. Each returns whether it went well, and what to tell of it. -------------------------------------------
 
-    def prepare(self, record: TransactionRecord) -> tuple[bool, Part]:
-        """Stage and check what the record's payload says, from its sources as far as it names them."""
+    def prepare(self, record: TransactionRecord, *, alike: bool = False) -> tuple[bool, Part]:
+        """Stage and check what the record's payload says, from its sources as far as it names them.
+
+        ``alike``: every worker runs the same sources, so that where nothing differs here there is nothing to do.
+        """
         try:
             payload = self._unseal(record.payload, record.generation, record.id)
-            document = read_document(payload.document)
+            document = replace(read_document(payload.document), restores=payload.restores)
             self._reloader.admit(document)
             self._transaction = self._reloader.begin(
                 document,
                 Asked(payload.trigger, payload.actor),  # type: ignore[arg-type]  # it was a Trigger when it was signed
                 number=record.generation,
-                sources=self._sources(payload.sources),
+                given=self._given(payload, alike=alike),
             )
             self._transaction.prepare()
+            if self._transaction.unchanged:
+                return False, self._part()
             self._transaction.check()
         except Exception as error:  # noqa: BLE001  # whatever it is, this worker refuses and says why
             return False, self._failed(error)
@@ -97,60 +117,87 @@ class Worker:
         self._transaction = self._error = None
         return part
 
+    @property
+    def unchanged(self) -> bool:
+        """That the transaction in progress found nothing to do."""
+        return self._transaction is not None and self._transaction.unchanged
+
     # The journal -------------------------------------------------------------------------------------------------
 
-    def sources_read(self) -> tuple[tuple[SourceReference, ...], dict[str, bytes]]:
-        """What the staged code was made from: references, and the bytes by digest."""
-        assert self._transaction is not None
-        sources = self._transaction.snapshot.sources
-        references = tuple(SourceReference(real, source.path, source.digest) for real, source in sources.items())
-        return references, {source.digest: source.data for source in sources.values()}
+    def journal(self) -> Journal:
+        """What was committed, verified. Raise :class:`StoreUnavailable`."""
+        return self._journal_of(self._store.journal(self._release))
 
-    def catch_up(self, records: Sequence[JournalRecord], head: int) -> None:
-        """Run the journal's records in their order, without asking anybody. Raise :class:`ReloadError`.
+    def sources_read(self, known: Collection[str]) -> Read:
+        """What the staged code was made from; without the bytes of the digests that are ``known``."""
+        assert self._transaction is not None
+        return read_of(self._transaction.snapshot, known)
+
+    def catch_up(self, head: int) -> None:
+        """Run what the journal says makes what is committed, without asking anybody. Raise :class:`ReloadError`.
 
         ``head``: what the release serves. It may be ahead of the records, where a release began with that number.
         """
-        for payload in self._verified(records):
-            if payload.generation <= self.generation:
-                continue
-            document = read_document({**payload.document, "checks": [], "dryRun": False})
-            transaction = self._reloader.begin(
-                document,
-                Asked("catch-up", payload.actor),
-                number=payload.generation,
-                sources=self._sources(payload.sources),
-            )
-            try:
-                transaction.prepare()
-                transaction.drain()
-                transaction.apply()
-                self._reloader.commit(transaction)
-            finally:
-                self._reloader.end(transaction)
-        if not records:
+        records = self._store.journal(self._release)
+        journal = self._journal_of(records)
+        newest = journal.newest
+        if newest is None or newest.generation <= self.generation:
             self._reloader.renumber(head)
+            return
+        runs = journal.runs
+        if not self._leads_to(journal, newest):
+            self._run(newest, Given(recipe=self._recipe(runs)))
+            runs = []
+        for payload in runs:
+            if payload.generation > self.generation and not self._is_there(payload):
+                self._run(payload, self._given(payload))
+        self._reloader.renumber(newest.generation, parent=newest.parent, restores=newest.restores, label=newest.label)
         self._reloader.tell()
 
-    def _verified(self, records: Sequence[JournalRecord]) -> list[Payload]:
-        """The payloads, provided that they are exactly those that the newest one says remain."""
-        payloads = [self._unseal(record.payload, record.generation, record.transaction) for record in records]
-        if payloads:
-            told = [(live.generation, live.hash) for live in payloads[-1].live]
-            there = [(record.generation, hash_of(record.payload)) for record in records[:-1]]
-            if told != there:
+    def _leads_to(self, journal: Journal, newest: Payload) -> bool:
+        """Whether running what is newer than what runs here makes the newest generation; else everything has to be.
+
+        It does not where a rollback, since then, has led elsewhere.
+        """
+        runs = journal.runs
+        from_base = self._reloader.is_first or self.generation >= newest.turned
+        return from_base or bool(runs and runs[0].document["data"] is None and runs[0].generation > self.generation)
+
+    def _is_there(self, payload: Payload) -> bool:
+        """Whether the application was imported from just these sources: then it is that generation already."""
+        if payload.document["data"] is not None or not self._reloader.is_first:
+            return False
+        given = self._given(payload)
+        return given.snapshot is not None and not self._reloader.differs(given.snapshot)
+
+    def _run(self, payload: Payload, given: Given) -> None:
+        written = {**payload.document, "checks": [], "dryRun": False}
+        document = read_document(written)
+        if given.recipe is not None:
+            document = replace(document, data=None, restores=payload.generation)
+        number = max(payload.generation, self.generation + 1)
+        transaction = self._reloader.begin(document, Asked("catch-up", payload.actor), number=number, given=given)
+        try:
+            transaction.prepare()
+            transaction.drain()
+            transaction.apply()
+            self._reloader.commit(transaction)
+        finally:
+            self._reloader.end(transaction)
+
+    def _journal_of(self, records: Sequence[JournalRecord]) -> Journal:
+        """The records, provided that they are exactly those that the newest one says remain."""
+        entries = [
+            Entry(self._unseal(record.payload, record.generation, record.transaction), hash_of(record.payload))
+            for record in records
+        ]
+        if entries:
+            told = [(live.generation, live.hash) for live in entries[-1].payload.live]
+            if told != [(entry.payload.generation, entry.hash) for entry in entries[:-1]]:
                 raise StoreUnavailable(
                     "the journal does not hold the records that its newest one names; nothing of it is executed"
                 )
-        return payloads
-
-    def live_records(self, records: Sequence[JournalRecord]) -> tuple[list[LiveRecord], list[Mapping[str, Any]]]:
-        """The journal as the next payload's ``live`` has to tell it, and the documents."""
-        payloads = self._verified(records)
-        if not payloads:
-            return [], []
-        newest = LiveRecord(records[-1].generation, hash_of(records[-1].payload), payloads[-1].keys)
-        return [*payloads[-1].live, newest], [payload.document for payload in payloads]
+        return Journal(entries, self.generation)
 
     def _unseal(self, signed: bytes, generation: int, transaction: str) -> Payload:
         return unseal(
@@ -162,17 +209,38 @@ class Worker:
             transaction=transaction,
         )
 
-    def _sources(self, references: Sequence[SourceReference]) -> dict[str, Source]:
-        """Real path → source, each with the digest that was signed."""
-        blobs = self._store.blobs({reference.digest for reference in references})
-        sources = {}
-        for reference in references:
-            data = blobs.get(reference.digest)
-            source = None if data is None else Source(reference.shown, data)
-            if source is None or source.digest != reference.digest:
-                raise StoreUnavailable(f"the store does not hold the source of {reference.shown} as it was signed")
-            sources[reference.real] = source
-        return sources
+    # What a transaction starts from --------------------------------------------------------------------------------
+
+    def _given(self, payload: Payload, *, alike: bool = False) -> Given:
+        """``alike``: every worker runs the same sources."""
+        if payload.restores is not None:
+            return self._given_back(payload.restores)
+        roots = self._reloader.roots_led(payload.roots)
+        whole = payload.document["data"] is None
+        if not payload.sources:
+            return Given(Snapshot(roots), must_differ=alike)
+        return Given(Snapshot(roots, self._sources(payload), sealed=whole))
+
+    def _given_back(self, generation: int) -> Given:
+        journal = self.journal()
+        runs = journal.recipe(generation)
+        return Given(
+            recipe=self._recipe(runs), kept=self._reloader.kept.get(generation), parent=journal.parent_of(generation)
+        )
+
+    def _recipe(self, runs: Sequence[Payload]) -> Recipe:
+        recipe = self._reloader.base
+        for payload in runs:
+            snapshot = Snapshot(self._reloader.roots_led(payload.roots), self._sources(payload), sealed=True)
+            if payload.document["data"] is None:
+                recipe = Recipe(snapshot)
+            else:
+                recipe = recipe.followed_by(read_document(payload.document), snapshot.sources)
+        return recipe
+
+    def _sources(self, payload: Payload) -> dict[str, Source]:
+        """Real path → source, each with the digest that was signed. What runs here already is not made once more."""
+        return sources_of(payload, self._store, self._reloader.current.recipe.snapshot.sources)
 
     # What is told ------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,84 @@
+"""All Python sources of the project, as they were on disk at one moment."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from flask_hotreload.errors import LoadError, ReloadInvalid
+from flask_hotreload.sources import Snapshot, Source, read_source
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from flask_hotreload.sources import ResolvedRoots
+
+#: How often the project is read anew because it was being written, and the seconds between two readings.
+ROUNDS = 20
+REST = 0.05
+
+
+def python_files(roots: ResolvedRoots) -> Iterator[str]:
+    """The real path of each ``.py`` file under the roots that is the project's own."""
+    for root in dict.fromkeys(roots.real.values()):
+        for folder, names, files in os.walk(root):
+            names[:] = [
+                name
+                for name in names
+                if not name.startswith(".") and name != "__pycache__" and roots.contains(os.path.join(folder, name))
+            ]
+            for name in files:
+                path = os.path.join(folder, name)
+                if name.endswith(".py") and not os.path.islink(path) and roots.contains(path):
+                    yield path
+                elif name.endswith(".py") and roots.contains(os.path.realpath(path)):
+                    yield os.path.realpath(path)
+
+
+def read_project(
+    roots: ResolvedRoots, known: Mapping[str, Source], *, give_way: Callable[[], object] = lambda: None
+) -> Snapshot:
+    """A sealed snapshot of all of it: bytes that were on disk at one and the same moment.
+
+    Everything is read twice. What is found the same both times was there, all of it, between the two readings;
+    else somebody is writing, and it is read again.
+
+    ``known``
+        Real path → source. One whose bytes are still on disk is taken over, with what was compiled from it.
+
+    :raises ReloadInvalid: it was still being written after :data:`ROUNDS` readings.
+    :raises LoadError: a file cannot be read.
+    """
+    before = _read(roots, give_way)
+    for _ in range(ROUNDS):
+        after = _read(roots, give_way)
+        if before == after:
+            sources = {real: _source(real, data, known) for real, data in after.items()}
+            return Snapshot(roots, sources, sealed=True, undecided=sources.keys() - known.keys())
+        changing = sorted(real for real in before.keys() | after.keys() if before.get(real) != after.get(real))
+        before = after
+        time.sleep(REST)
+    raise ReloadInvalid(
+        f"files are still being written, {changing[0]} for one: reload when the deployment has ended, or deploy by "
+        "switching a link"
+    )
+
+
+def _read(roots: ResolvedRoots, give_way: Callable[[], object]) -> dict[str, bytes]:
+    found = {}
+    for number, real in enumerate(python_files(roots)):
+        if number % 16 == 0:
+            give_way()
+        try:
+            found[real] = read_source(real, real)
+        except LoadError as error:
+            if not isinstance(error.original, FileNotFoundError):  # removed since it was listed
+                raise
+    return found
+
+
+def _source(real: str, data: bytes, known: Mapping[str, Source]) -> Source:
+    source = known.get(real)
+    return source if source is not None and source.data == data else Source(source.path if source else real, data)

@@ -1,0 +1,66 @@
+"""Makes the application once more from new code: imports the project, and calls the factory if there is one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flask_hotreload.errors import LoadError
+from flask_hotreload.interpreter import interpreter
+from flask_hotreload.origin import Origin, evaluate, found_in
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from flask_hotreload.loader import ModuleLoader
+    from flask_hotreload.mount import Mount
+    from flask_hotreload.staging import Joining
+
+#: How the names begin, and what they hold, of modules that only a reload of dispatchers loads.
+_PRIVATE = "_hotreload_"
+_EXCLUSIVE = "__only_"
+
+_SETTING = "say how it is made with HOTRELOAD_APPLICATION, as 'module:app' or 'module:create_app()'"
+
+
+def make_again(loader: ModuleLoader, joined: Joining, *, running: Flask, origin: Origin | None, script: str) -> Mount:
+    """Import every project module that is loaded live and still has a source; return the new application's mount.
+
+    ``origin``: how the application was made as far as the server tells; else the live modules are searched for it.
+    ``script``: the file in which it was made.
+
+    :raises LoadError: new code fails, or makes no application for this service.
+    """
+    names = [name for name in interpreter.live.copy() if _is_project(loader, name)]
+    live = [(name, interpreter.live[name]) for name in names if name in interpreter.live]
+    origin = origin or found_in([*live, ("__main__", interpreter.live["__main__"])], running)
+    if origin is None or origin.module == "__main__":
+        module = loader.load(script)
+    else:
+        [module] = loader.import_all([origin.module])
+    made: object = None
+    if origin is not None:
+        where = origin
+        made = loader.run(lambda: evaluate(where, module, made=lambda: bool(joined.mounts)), blame=script)
+    loader.import_all(name for name in names if loader.has(name))
+    return _chosen(joined.mounts, made, running, script)
+
+
+def _is_project(loader: ModuleLoader, name: str) -> bool:
+    return loader.world.owns(name) and not name.startswith(_PRIVATE) and _EXCLUSIVE not in name
+
+
+def _chosen(mounts: list[Mount], made: object, running: Flask, script: str) -> Mount:
+    """The mount of the application that was ``made``, else the only one, else the only one of the same name."""
+    for candidates in (
+        [mount for mount in mounts if mount.app is made],
+        mounts,
+        [mount for mount in mounts if mount.app.import_name == running.import_name],
+    ):
+        if len(candidates) == 1:
+            return candidates[0]
+    if not mounts:
+        text = f"{script}: importing the new code makes no application with HotRPC(app) or init_app(app); {_SETTING}"
+    else:
+        names = ", ".join(mount.app.import_name for mount in mounts)
+        text = f"{script}: the new code makes several applications ({names}), not one of them like this; {_SETTING}"
+    raise LoadError(text, file=script)

@@ -1,0 +1,89 @@
+"""Sources on their way from the worker that has read them to the others."""
+
+from __future__ import annotations
+
+import builtins
+
+import pytest
+from msgspec.structs import replace
+
+from flask_hotreload.coordination.memory import MemoryStore
+from flask_hotreload.coordination.payload import Payload
+from flask_hotreload.coordination.shipped import INTERPRETER, read_of, sources_of
+from flask_hotreload.errors import StoreUnavailable
+from flask_hotreload.sources import Roots, Snapshot, Source
+
+
+@pytest.fixture
+def snapshot(tmp_path):
+    """Of two files; one has been compiled."""
+    sources = {}
+    for name in ("used", "unused"):
+        file = tmp_path / f"{name}.py"
+        sources[str(file)] = Source(str(file), f"VALUE = {name!r}\n".encode())
+    sources[str(tmp_path / "used.py")].code()
+    return Snapshot(Roots([tmp_path]).resolve(), sources, sealed=True)
+
+
+def shipped(snapshot, **changed):
+    """A payload that names the sources of a snapshot, and the store that holds them."""
+    store = MemoryStore("a")
+    read = read_of(snapshot, ())
+    store.put_blobs(read.blobs)
+    payload = Payload(
+        deployment="app", release="0", generation=1, transaction="t", trigger="http", actor=None, started_at="",
+        document={}, sources=read.references, interpreter=INTERPRETER,
+    )  # fmt: skip
+    return replace(payload, **changed), store
+
+
+def refuse(*_args, **_options):
+    raise AssertionError("it was compiled once more")
+
+
+def test_what_one_worker_has_compiled_the_others_do_not_compile_again(snapshot, tmp_path, monkeypatch):
+    payload, store = shipped(snapshot)
+    sources = sources_of(payload, store, {})
+    monkeypatch.setattr(builtins, "compile", refuse)
+    namespace = {}
+    exec(sources[str(tmp_path / "used.py")].code(), namespace)
+    assert namespace["VALUE"] == "used"
+    with pytest.raises(AssertionError, match="once more"):
+        sources[str(tmp_path / "unused.py")].code()
+
+
+def test_another_interpreter_compiles_by_itself(snapshot, tmp_path, monkeypatch):
+    payload, store = shipped(snapshot, interpreter="cpython-309 0000")
+    sources = sources_of(payload, store, {})
+    monkeypatch.setattr(builtins, "compile", refuse)
+    with pytest.raises(AssertionError, match="once more"):
+        sources[str(tmp_path / "used.py")].code()
+
+
+def test_compiled_code_that_is_not_what_was_signed_is_not_used(snapshot, tmp_path, monkeypatch):
+    payload, store = shipped(snapshot)
+    [code] = [reference.code for reference in payload.sources if reference.code]
+    store.put_blobs({code: b"something else"})
+    sources = sources_of(payload, store, {})
+    monkeypatch.setattr(builtins, "compile", refuse)
+    with pytest.raises(AssertionError, match="once more"):
+        sources[str(tmp_path / "used.py")].code()
+
+
+def test_a_source_that_is_not_what_was_signed_is_refused(snapshot):
+    payload, store = shipped(snapshot)
+    store.put_blobs({payload.sources[0].digest: b"something else"})
+    with pytest.raises(StoreUnavailable, match="as it was signed"):
+        sources_of(payload, store, {})
+
+
+def test_what_runs_already_is_not_fetched(snapshot):
+    payload, _ = shipped(snapshot, interpreter="")
+    running = snapshot.sources
+    assert sources_of(payload, MemoryStore("b"), running) == running
+
+
+def test_what_the_store_has_is_not_sent_again(snapshot):
+    everything = read_of(snapshot, ())
+    assert read_of(snapshot, everything.digests).blobs == {}
+    assert read_of(snapshot, everything.digests).references == everything.references
