@@ -28,7 +28,8 @@ run: $(VENV)/ready-demo
 	$(BIN)/python -m example_app.run --port $(PORT)
 
 test: $(VENV)/ready-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not alone"
+	$(BIN)/python -m pytest -m "alone and not long"
 
 test-long: $(VENV)/ready-test
 	$(BIN)/python -m pytest -m "long or not long" --timeout 1800

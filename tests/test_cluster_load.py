@@ -8,6 +8,8 @@ import pytest
 from checker import Checker
 from cluster import DOCUMENT, cluster, service, until
 
+pytestmark = pytest.mark.alone
+
 BROKEN = "\nraise RuntimeError('broken on purpose')\n"
 FAILING = "\ndef fail(server, module, dispatcher):\n    raise RuntimeError('fails on purpose')\n"
 

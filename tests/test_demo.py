@@ -26,6 +26,8 @@ from example_app import demo, steps
 from example_app.server import PACKAGE, GunicornServer, ServerError, copy_service
 from example_app.story import Outcome, Step, StepError, Story
 
+pytestmark = pytest.mark.alone
+
 ROOT = PACKAGE.parent
 
 
@@ -142,13 +144,13 @@ def test_the_lines_that_run_prints_work_as_they_stand(tmp_path: Path) -> None:
 def send_line(line: str) -> object:
     """Send what a printed curl line says, and return the parsed answer."""
     words = shlex.split(line)
-    options: dict[str, list[str]] = {"-H": [], "-d": []}
+    options: dict[str, list[str]] = {"-H": [], "-d": [], "-X": []}
     for option, value in pairwise(words):
         if option in options:
             options[option].append(value)
     (url,) = [word for word in words if word.startswith("http")]
     headers = dict(header.split(": ", 1) for header in options["-H"])
-    method = "POST" if options["-d"] else "GET"
+    (method,) = options["-X"] or (["POST"] if options["-d"] else ["GET"])
     answer = requests.request(method, url, headers=headers, data="".join(options["-d"]) or None, timeout=10)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -165,7 +167,7 @@ def blocks_of_the_readme(language: str) -> list[str]:
 def test_the_five_lines_of_the_readme_are_served_and_reloaded_as_it_says(tmp_path: Path) -> None:
     shop = tmp_path / "shop.py"
     shop.write_text(blocks_of_the_readme("python")[0], encoding="utf-8")
-    start, call, reload = blocks_of_the_readme("sh")
+    start, call, reload, rollback = blocks_of_the_readme("sh")[:4]
     options = re.search(r"gunicorn -w (\d+) --threads (\d+) shop:app\n", start)
     assert options is not None
     workers, threads = map(int, options.groups())
@@ -188,6 +190,10 @@ def test_the_five_lines_of_the_readme_are_served_and_reloaded_as_it_says(tmp_pat
         assert (report["status"], report["generation"], report["drain"]["held"]) == ("committed", 1, 0)
         assert report["timings"]["pause_ms"] >= 0
         assert answers(call) == [{"jsonrpc": "2.0", "id": 1, "result": 5}, 5]
+        (report,) = answers(rollback)
+        assert isinstance(report, dict)
+        assert (report["generation"], report["restores"]) == (2, 0)
+        assert answers(call) == [{"jsonrpc": "2.0", "id": 1, "result": 3}, 3]
 
 
 def test_the_document_of_the_readme_is_one_that_the_example_service_takes(tmp_path: Path) -> None:

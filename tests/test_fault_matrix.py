@@ -17,6 +17,8 @@ import pytest
 from checker import Checker
 from cluster import DOCUMENT, Cluster, cluster, service, until
 
+pytestmark = pytest.mark.alone
+
 #: Seconds for each phase, as configured; with the margin of 2 s, prepare may take 3 s, drain and apply 4 s.
 ENV = {"HOTRELOAD_PREPARE_TIMEOUT": "1", "HOTRELOAD_TIMEOUT": "1", "HOTRELOAD_APPLY_TIMEOUT": "1"}
 #: Longer than all phases together: nobody can still be waiting for the one that is stopped.

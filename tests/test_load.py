@@ -23,6 +23,8 @@ from example_app.load import Call, Generations, Load, Sample, Tally, WrongAnswer
 from example_app.server import PACKAGE
 from example_app.workload import Edition, Workload
 
+pytestmark = pytest.mark.alone
+
 ANY = Generations(0, 0)
 NO_CALL = Call("/", b"", lambda status, body: ANY)
 
