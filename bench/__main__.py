@@ -33,6 +33,7 @@ NAMES = (
     "whole_memory",
     "memory",
     "rival",
+    "watch",
     "cluster",
     "cluster_open_loop",
     "idle_agent",

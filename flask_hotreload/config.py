@@ -42,6 +42,7 @@ class Config:
     release: str | None
     signing_key: str | None
     in_doubt: float
+    watch: bool
 
     @classmethod
     def load(
@@ -229,4 +230,5 @@ KEYS: dict[str, Key] = {
     "HOTRELOAD_RELEASE": Key(None, _text),
     "HOTRELOAD_SIGNING_KEY": Key(None, _secret),
     "HOTRELOAD_IN_DOUBT": Key(10.0, _seconds),
+    "HOTRELOAD_WATCH": Key(False, _boolean),
 }

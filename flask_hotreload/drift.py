@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from flask_hotreload.project import python_files
@@ -21,9 +23,42 @@ def changed(before: Snapshot, after: Snapshot, ignoring: Collection[Place | None
     return any(old.get(place) != new.get(place) for place in (old.keys() | new.keys()).difference(ignoring))
 
 
-class _Known(NamedTuple):
-    stamp: tuple[int, int, int]  # modification time in ns, size, inode
+@dataclass(frozen=True)
+class State:
+    """What the project's sources are.
+
+    ``folders``
+        Root as written → where it leads.
+    ``digests``
+        Where a source lies below its root → its digest.
+    ``changed_ns``
+        When one of them was last changed, by the clock of ``time.time_ns``; 0: not known.
+    """
+
+    folders: dict[str, str]
+    digests: dict[Place | None, str]
+    changed_ns: int = field(default=0, compare=False)
+
+
+def state_of(snapshot: Snapshot) -> State:
+    """What ``snapshot`` holds, to be compared with :meth:`Drift.disk`."""
+    roots = snapshot.roots
+    return State(roots.real, {roots.place(real): source.digest for real, source in snapshot.sources.items()})
+
+
+class _File(NamedTuple):
+    path: str
     digest: str
+    changed_ns: int = 0
+
+
+class _Known(NamedTuple):
+    stamp: tuple[int, int, int]  # time of change in ns, which nobody can set; size, inode
+    digest: str
+
+
+#: Nanoseconds for which a file's stamp may stay the same though it is written again: the clock of stamps is coarse.
+_SETTLED = 100_000_000
 
 
 class Drift:
@@ -39,29 +74,37 @@ class Drift:
         A file is known by its place below the root, so a link that was switched to another folder alone is no change.
         """
         roots = self._roots.resolve()
-        runs = {roots.place(real): (real, source.digest) for real, source in running.sources.items()}
+        runs = {roots.place(real): _File(real, source.digest) for real, source in running.sources.items()}
         disk = self._on_disk(roots)
         found = []
         for place in runs.keys() | disk.keys():
             was, now = runs.get(place), disk.get(place)
-            if was is None or now is None or was[1] != now[1]:
-                file = (now or was or ("",))[0]
-                found.append({"file": file, "change": "added" if not was else "deleted" if not now else "modified"})
+            if was is None or now is None or was.digest != now.digest:
+                change = "added" if was is None else "deleted" if now is None else "modified"
+                found.append({"file": (now or was or _File("", "")).path, "change": change})
         return sorted(found, key=lambda change: change["file"])
 
-    def _on_disk(self, roots: ResolvedRoots) -> dict[Place | None, tuple[str, str]]:
-        """Place → real path and digest. A file whose stamp is as before is not read again."""
-        found: dict[Place | None, tuple[str, str]] = {}
+    def disk(self) -> State:
+        """What lies on disk now. It may be read while it is being written."""
+        roots = self._roots.resolve()
+        found = self._on_disk(roots)
+        digests = {place: file.digest for place, file in found.items()}
+        return State(roots.real, digests, max((file.changed_ns for file in found.values()), default=0))
+
+    def _on_disk(self, roots: ResolvedRoots) -> dict[Place | None, _File]:
+        """What lies at each place. A file whose stamp is as before is not read again."""
+        found: dict[Place | None, _File] = {}
         for path in python_files(roots):
             try:
                 status = os.stat(path)
-                stamp = status.st_mtime_ns, status.st_size, status.st_ino
+                stamp = status.st_ctime_ns, status.st_size, status.st_ino
                 known = self._seen.get(path)
                 if known is None or known.stamp != stamp:
                     with open(path, "rb") as file:
                         known = _Known(stamp, "sha256:" + hashlib.sha256(file.read()).hexdigest())
-                    self._seen[path] = known
+                    if abs(time.time_ns() - status.st_ctime_ns) > _SETTLED:
+                        self._seen[path] = known
             except OSError:
                 continue  # gone, or not ours to read: it is not there for us
-            found[roots.place(path)] = path, known.digest
+            found[roots.place(path)] = _File(path, known.digest, status.st_ctime_ns)
         return found

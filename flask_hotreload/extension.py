@@ -91,7 +91,7 @@ class HotRPC:
         self._service = service = Service(app, config, self)
         self._mount = service.current
         service.install(self._control(service) if config.http else None)
-        service.membership.arrange()
+        service.arrange()
         if config.http and not config.token and app.debug:
             self._token = secrets.token_urlsafe()
             announce_token(self._token, config.url_prefix)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from flask_hotreload import checks, signals
 from flask_hotreload.config import Config
 from flask_hotreload.dispatch import DispatchTable
-from flask_hotreload.drift import Drift, changed
+from flask_hotreload.drift import Drift, State, changed, state_of
 from flask_hotreload.errors import LoadError, ReloadInvalid
 from flask_hotreload.generation import Generation
 from flask_hotreload.interpreter import interpreter
@@ -34,6 +34,7 @@ from flask_hotreload.reloader import Reloader
 from flask_hotreload.remaking import make_again
 from flask_hotreload.sources import Roots
 from flask_hotreload.staging import Joining, Stager, joining
+from flask_hotreload.watcher import Watcher, require_watching
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -54,6 +55,8 @@ class Service:
     """``server`` is the extension object; callbacks get it as their first argument."""
 
     def __init__(self, app: Flask, config: Config, server: object) -> None:
+        if config.watch:
+            require_watching()
         self.config = config
         self.server = server
         self.script_path = _script_path(app)
@@ -71,6 +74,7 @@ class Service:
         mount = self._mount_of(app, changed=self._set_up)
         self.reloader.current = replace(first, routes=app.url_map, mount=mount)
         self.membership = Membership(self)
+        self._watcher = Watcher(self) if config.watch else None
         self.middleware: Any = app.wsgi_app  # a WSGI application
 
     def install(self, control: WSGIApplication | None) -> None:
@@ -78,7 +82,16 @@ class Service:
         self.middleware = HotReloadMiddleware(
             self.reloader, control=control, prefix=self.config.url_prefix, exempt=self.config.exempt
         )
-        self.app.wsgi_app = self.middleware  # type: ignore[method-assign]  # the documented way to wrap it
+        outermost: Any = self.middleware
+        if self._watcher is not None:
+            outermost = self._watcher.at_first_request(outermost)
+        self.app.wsgi_app = outermost  # type: ignore[method-assign]  # the documented way to wrap it
+
+    def arrange(self) -> None:
+        """Have the process that will serve do what it must before: join its deployment, then watch."""
+        self.membership.arrange()
+        if self._watcher is not None:
+            self._watcher.arrange()
 
     @property
     def pinned(self) -> Generation:
@@ -228,6 +241,20 @@ class Service:
         """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""
         return self._drift.pending(self.reloader.current.recipe.snapshot)
 
+    # What the watcher asks of it -------------------------------------------------------------------------------
+
+    def disk(self) -> State:
+        """What lies on disk now."""
+        return self._drift.disk()
+
+    def running(self) -> State:
+        """What the current generation was made from."""
+        return state_of(self.reloader.current.recipe.snapshot)
+
+    def asks_for_all(self) -> bool:
+        """Whether it is this process that asks for reloads, of all that serve the same deployment."""
+        return True
+
     # Kept objects ----------------------------------------------------------------------------------------------
 
     def kept(self, name: str, factory: Callable[[], Any]) -> Any:
@@ -266,5 +293,7 @@ def _default_root(app: Flask, script_path: str) -> str:
     """The folder of the application's top-level package, or of its module."""
     package = sys.modules.get(app.import_name.partition(".")[0])
     file = getattr(package, "__file__", None) if hasattr(package, "__path__") else script_path
-    folder = os.path.dirname(os.path.abspath(file)) if file is not None else app.root_path
+    if file is None or os.path.isdir(file):  # nobody knows the file in which the application was made
+        return app.root_path
+    folder = os.path.dirname(os.path.abspath(file))
     return folder if os.path.isdir(folder) else app.root_path

@@ -137,11 +137,7 @@ def nothing_is_left():
     threads = set(threading.enumerate())
     files = open_files()
     yield
-    # A generation is retired by a thread of its own once the last reference to it is gone; a service takes its finder
-    # with it.
-    if interpreter.installs or any(isinstance(finder, LateImports) for finder in sys.meta_path):
-        gc.collect()
-    until(lambda: not interpreter.installs, "a world of modules is still installed")
+    until(nobody_is_served, "a world of modules is still installed")
     for thread in set(threading.enumerate()) - threads:
         thread.join(10)
         assert not thread.is_alive(), f"{thread} is left"
@@ -149,6 +145,17 @@ def nothing_is_left():
     assert builtins.__import__ is hooks[1]
     assert sys.meta_path == hooks[2]
     assert open_files() == files
+
+
+def nobody_is_served():
+    """Whether all services and generations are gone, once the garbage is collected.
+
+    A generation is retired by a thread of its own once the last reference to it is gone, which keeps its service
+    until then; a service takes its finder with it.
+    """
+    if interpreter.installs or any(isinstance(finder, LateImports) for finder in sys.meta_path):
+        gc.collect()
+    return not interpreter.installs and not any(isinstance(finder, LateImports) for finder in sys.meta_path)
 
 
 def until(holds, otherwise):

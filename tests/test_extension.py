@@ -101,6 +101,13 @@ def test_each_of_several_applications_has_its_own_dispatchers():
     assert (first.generation, second.generation) == (1, 0)
 
 
+def test_an_application_that_no_module_made_has_its_root_path_for_its_root(tmp_path):
+    (tmp_path / "service").mkdir()
+    (tmp_path / "beside.py").mkdir()  # not to be read
+    rpc = HotRPC(Flask("made_nowhere", root_path=str(tmp_path / "service")))
+    assert rpc._service.roots.folders == (str(tmp_path / "service"),)
+
+
 def test_script_path_is_the_file_in_which_the_application_was_made(site):
     site.serve()
     assert site.rpc.script_path == str(site.folder / f"{site.name}.py")

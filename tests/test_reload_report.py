@@ -291,6 +291,16 @@ def test_the_status_names_who_is_inside(site):
     assert reader["age_ms"] >= 0
 
 
+def test_pending_notices_a_file_of_the_same_size_whose_time_was_set_back(service):
+    file = service.write("handlers.py", "VALUE = 1")
+    service.rpc.reload()
+    assert service.rpc.status()["pending"] == []
+    before = os.stat(file)
+    service.write("handlers.py", "VALUE = 2")
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert service.rpc.status()["pending"] == [{"file": file, "change": "modified"}]
+
+
 def test_pending_is_what_lies_on_disk_and_does_not_run(service):
     changed = service.write("handlers.py", "def rate(amount: int) -> int: return 3 * amount")
     added = service.write("parts/new.py", "")

@@ -1,0 +1,3 @@
+"""A module that no reload imports anew."""
+
+visits = 0
