@@ -75,6 +75,13 @@ class Config:
             )
         return config
 
+    def differing(self, other: Config) -> tuple[str, ...]:
+        """The names of the settings that are others in ``other``."""
+        return tuple(name for name in KEYS if self._value(name) != other._value(name))
+
+    def _value(self, name: str) -> object:
+        return getattr(self, name.removeprefix(PREFIX).lower())
+
 
 class Key(NamedTuple):
     """How a setting is read. ``read(name, value)`` returns the checked value or raises."""

@@ -8,7 +8,9 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from flask_hotreload.errors import LoadError
 from flask_hotreload.project import python_files
+from flask_hotreload.sources import read_source
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -100,11 +102,10 @@ class Drift:
                 stamp = status.st_ctime_ns, status.st_size, status.st_ino
                 known = self._seen.get(path)
                 if known is None or known.stamp != stamp:
-                    with open(path, "rb") as file:
-                        known = _Known(stamp, "sha256:" + hashlib.sha256(file.read()).hexdigest())
+                    known = _Known(stamp, "sha256:" + hashlib.sha256(read_source(path, path)).hexdigest())
                     if abs(time.time_ns() - status.st_ctime_ns) > _SETTLED:
                         self._seen[path] = known
-            except OSError:
-                continue  # gone, or not ours to read: it is not there for us
+            except (OSError, LoadError):
+                continue  # gone, no file, or not ours to read: it is not there for us
             found[roots.place(path)] = _File(path, known.digest, status.st_ctime_ns)
         return found

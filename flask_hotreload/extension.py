@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 
@@ -15,6 +16,7 @@ from flask_hotreload.control import Control, announce_token
 from flask_hotreload.dispatch import Function, Group, Settings, normal_path
 from flask_hotreload.generation import Ending
 from flask_hotreload.propagate import propagate
+from flask_hotreload.registrations import Registrations, importing
 from flask_hotreload.service import Service
 from flask_hotreload.staging import Registration, aliases_of, joining
 from flask_hotreload.status import status_of
@@ -52,9 +54,12 @@ class HotRPC:
         self._settings = settings
         self._service: Service | None = None
         self._mount: Mount | None = None
-        self._waiting: list[Callable[[], object]] = []  # registrations made before init_app
+        self._registrations = Registrations()
         self._token: str | None = None
         joined = _joined()
+        # The transaction that it is made in, unless by the import of a module that lives on without the transaction.
+        fresh = joined is not None and not joined.service._served.lasts(importing() or "")
+        self._made_in = weakref.ref(joined) if fresh else None
         if joined is not None and joined.mount is None:
             self._service = self._served  # a handle, whether or not new code gives it an application
         if app is not None:
@@ -74,18 +79,36 @@ class HotRPC:
                 "this application has a HotRPC already; make one for each application, and use that of "
                 "app.extensions['hotreload']"
             )
-        elif joined is not None and joined.mount is not None:
-            Config.load(self._settings, app.config)  # what is wrong with the settings is wrong with the new code
-            self._service = joined.service._served
-            self._mount = joined.mount(app)
-            joined.mounts.append(self._mount)
-            app.extensions[EXTENSION] = self
+        elif joined is not None:
+            self._join(app, joined)
         else:
             self._serve(app, Config.load(self._settings, app.config))
             app.extensions[EXTENSION] = self
-        waiting, self._waiting = self._waiting, []
+            for register in self._registrations.all():
+                register()
+            self._registrations.forget(self._served.lasts)
+
+    def _join(self, app: Flask, joined: _Joined) -> None:
+        """Let ``app`` be the next generation's. This object may be an older one, which stays as it is."""
+        assert joined.mount is not None
+        service = joined.service._served
+        # What is wrong with the settings is wrong with the new code.
+        mount = joined.mount(app, Config.load(self._settings, app.config))
+        joined.mounts.append(mount)
+        app.extensions[EXTENSION] = self
+        self._service = self._service or service
+        if self._outlives(joined):
+            waiting = [*self._registrations.lasting(service.lasts), *joined.waiting.pop(id(self), [])]
+        else:
+            self._mount = mount
+            waiting = self._registrations.all()
+            self._registrations.forget(lambda module: False)
         for register in waiting:
             register()
+
+    def _outlives(self, joined: _Joined) -> bool:
+        """Whether this object is there whatever becomes of the transaction."""
+        return self._made_in is None or self._made_in() is not joined
 
     def _serve(self, app: Flask, config: Config) -> None:
         self._service = service = Service(app, config, self)
@@ -312,13 +335,37 @@ class HotRPC:
     @property
     def _mounted(self) -> Mount:
         """Where registrations go; for a handle made by a reload of dispatchers, the application that is served."""
+        joined = _joined()
+        for mount in joined.mounts if joined is not None else ():
+            if mount.app.extensions.get(EXTENSION) is self:
+                return mount
         return self._mount if self._mount is not None else self._served.current
 
     def _register(self, register: Callable[[], object]) -> None:
-        if self._service is None:
-            self._waiting.append(register)
+        joined = _joined()
+        if joined is not None and joined.mount is not None and self._outlives(joined):
+            self._register_in(joined, register)
+        elif self._service is None:
+            self._registrations.add(register)
         else:
             register()
+            self._remember(register, self._service)
+
+    def _register_in(self, joined: _Joined, register: Callable[[], object]) -> None:
+        """On an object that outlives the transaction."""
+        service = joined.service._served
+        if any(mount.app.extensions.get(EXTENSION) is self for mount in joined.mounts):
+            register()
+            self._remember(register, service)
+        elif not self._remember(register, service):
+            joined.waiting.setdefault(id(self), []).append(register)
+
+    def _remember(self, register: Callable[[], object], service: Service) -> bool:
+        """Keep it for the generations to come if nobody makes it again; return whether."""
+        if not service.lasts(importing() or ""):
+            return False
+        self._registrations.add(register)
+        return True
 
     def _control(self, service: Service) -> Control:
         def reload(document: dict[str, Any], actor: str, environ: WSGIEnvironment) -> ReloadReport:
@@ -369,8 +416,9 @@ class _Joined(Protocol):
     """A :class:`Joining` of this extension's."""
 
     service: HotRPC
-    mount: Callable[[Flask], Mount] | None
+    mount: Callable[[Flask, Config], Mount] | None
     mounts: list[Mount]
+    waiting: dict[int, list[Callable[[], object]]]
 
 
 def _joined() -> _Joined | None:

@@ -98,7 +98,7 @@ class ProjectFinder:
         return file.endswith(".py") and self._roots.place(file) is not None
 
     def is_kept(self, name: object) -> bool:
-        return isinstance(name, str) and any(name == kept or name.startswith(f"{kept}.") for kept in self._keep)
+        return isinstance(name, str) and is_kept(name, self._keep)
 
     # -- where a module is
 
@@ -298,6 +298,11 @@ class ProjectFinder:
                 if os.path.isabs(file) and self._roots.real_path(file) == real:
                     return file
         return real
+
+
+def is_kept(name: str, keep: Collection[str]) -> bool:
+    """Whether ``keep`` names the module, or a package above it."""
+    return any(name == kept or name.startswith(f"{kept}.") for kept in keep)
 
 
 def _attribute(module: object, name: str) -> object:

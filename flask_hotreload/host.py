@@ -40,8 +40,8 @@ class Host(Protocol):
     def differs(self, snapshot: Snapshot, running: Snapshot) -> bool:
         """Whether serving ``snapshot`` would change anything."""
 
-    def mount(self, app: Any) -> Any:
-        """The mount of an application that new code has made."""
+    def mount(self, app: Any, config: Any) -> Any:
+        """The mount of an application that new code has made, with the settings that it gives."""
 
     def make_again(self, loader: ModuleLoader, joined: Joining) -> Any:
         """Import the project and make its application; return its mount. Raise :class:`LoadError`."""
@@ -63,8 +63,8 @@ class Host(Protocol):
     def explain(self, error: LoadError) -> LoadError:
         """A better error for what a framework raised in new code, or ``error``."""
 
-    def warnings(self, modules: Collection[str]) -> list[str]:
-        """What becomes doubtful when these modules are exchanged."""
+    def warnings(self, modules: Collection[str], mount: Any) -> list[str]:
+        """What becomes doubtful when these modules are exchanged, and ``mount`` is the next generation's."""
 
     def publish(self, generation: Generation, joined: Joining) -> None:
         """Make its routes the application's, and keep what new code asked to be kept. Cannot fail."""

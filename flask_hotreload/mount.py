@@ -7,7 +7,7 @@ reloads, which make new tables and URL maps for the same application, or a new a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flask_hotreload.dispatch import Dispatcher, DispatchTable, Function, Group, Settings, normal_path
@@ -38,6 +38,8 @@ class Mount:
         The table whose dispatchers hand their locks on to those of the same names.
     ``changed()``
         Called after each registration.
+    ``other_settings``
+        The names of the settings that the application gives and that are not the process's.
     """
 
     def __init__(
@@ -50,8 +52,10 @@ class Mount:
         prefix: str,
         before: DispatchTable | None = None,
         changed: Callable[[], object] = lambda: None,
+        other_settings: Sequence[str] = (),
     ) -> None:
         self.app = app
+        self.other_settings = other_settings
         self.wsgi_app = app.wsgi_app
         self.table = DispatchTable()
         self.sealed = False

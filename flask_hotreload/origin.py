@@ -84,7 +84,10 @@ def evaluate(origin: Origin, module: ModuleType, *, made: Callable[[], bool]) ->
     name, args, kwargs = _parsed(origin.expression)
     value = vars(module).get(name)
     if value is None:
-        raise LookupError(f"{module.__name__} has no {name!r}, which the service was started with")
+        raise LookupError(
+            f"{module.__name__} has no {name!r}, which makes the application; if another name does, say so with "
+            "HOTRELOAD_APPLICATION, as 'module:app' or 'module:create_app()'"
+        )
     return value if args is None else value(*args, **kwargs)
 
 

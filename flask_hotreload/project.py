@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
@@ -48,13 +48,15 @@ def read_project(
     ``known``
         Real path → source. One whose bytes are still on disk is taken over, with what was compiled from it.
 
-    :raises ReloadInvalid: it was still being written after :data:`ROUNDS` readings.
-    :raises LoadError: a file cannot be read.
+    :raises ReloadInvalid: it was still being written after :data:`ROUNDS` readings, or a file of ``known`` has become
+        a link that leaves the roots.
+    :raises LoadError: a file of ``known`` cannot be read any more.
     """
-    before = _read(roots, give_way)
+    before = _read(roots, known, give_way)
     for _ in range(ROUNDS):
-        after = _read(roots, give_way)
+        after = _read(roots, known, give_way)
         if before == after:
+            _refuse_leaving(roots, known.keys() - after.keys())
             sources = {real: _source(real, data, known) for real, data in after.items()}
             return Snapshot(roots, sources, sealed=True, undecided=sources.keys() - known.keys())
         changing = sorted(real for real in before.keys() | after.keys() if before.get(real) != after.get(real))
@@ -66,7 +68,7 @@ def read_project(
     )
 
 
-def _read(roots: ResolvedRoots, give_way: Callable[[], object]) -> dict[str, bytes]:
+def _read(roots: ResolvedRoots, known: Container[str], give_way: Callable[[], object]) -> dict[str, bytes]:
     found = {}
     for number, real in enumerate(python_files(roots)):
         if number % 16 == 0:
@@ -74,9 +76,21 @@ def _read(roots: ResolvedRoots, give_way: Callable[[], object]) -> dict[str, byt
         try:
             found[real] = read_source(real, real)
         except LoadError as error:
-            if not isinstance(error.original, FileNotFoundError):  # removed since it was listed
+            # One that is gone since it was listed is no source, nor is a pipe or somebody else's file that never was.
+            if not isinstance(error.original, FileNotFoundError) and real in known:
                 raise
     return found
+
+
+def _refuse_leaving(roots: ResolvedRoots, missing: Iterable[str]) -> None:
+    """A module of the project would become one that all generations share, in its old edition."""
+    for path in sorted(missing):
+        real = os.path.realpath(path)
+        if real != path and os.path.exists(real) and not roots.contains(real):
+            raise ReloadInvalid(
+                f"{path} is now a link to {real}, which lies outside of the roots: put the file itself there, or add "
+                "its folder to HOTRELOAD_ROOTS"
+            )
 
 
 def _source(real: str, data: bytes, known: Mapping[str, Source]) -> Source:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from flask import Flask
+
 from flask_hotreload.errors import LoadError
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.origin import Origin, evaluate, found_in
 
 if TYPE_CHECKING:
-    from flask import Flask
+    from types import ModuleType
 
     from flask_hotreload.loader import ModuleLoader
     from flask_hotreload.mount import Mount
@@ -37,6 +39,8 @@ def make_again(loader: ModuleLoader, joined: Joining, *, running: Flask, origin:
         module = loader.load(script)
     else:
         [module] = loader.import_all([origin.module])
+        if origin.module not in loader.staged:
+            raise _outside(origin, module)
     made: object = None
     if origin is not None:
         where = origin
@@ -49,16 +53,25 @@ def _is_project(loader: ModuleLoader, name: str) -> bool:
     return loader.world.owns(name) and not name.startswith(_PRIVATE) and _EXCLUSIVE not in name
 
 
+def _outside(origin: Origin, module: ModuleType) -> LoadError:
+    file = getattr(module, "__file__", None)
+    return LoadError(
+        f"{file or origin.module}: the application is {origin}, but this file is none that a reload imports anew: "
+        f"add its folder to HOTRELOAD_ROOTS, or {_SETTING}",
+        file=file,
+    )
+
+
 def _chosen(mounts: list[Mount], made: object, running: Flask, script: str) -> Mount:
-    """The mount of the application that was ``made``, else the only one, else the only one of the same name."""
-    for candidates in (
-        [mount for mount in mounts if mount.app is made],
-        mounts,
-        [mount for mount in mounts if mount.app.import_name == running.import_name],
-    ):
-        if len(candidates) == 1:
-            return candidates[0]
-    if not mounts:
+    """The mount of the application that was ``made``; if that is none, the only one, else that of the same name."""
+    candidates = [mount for mount in mounts if mount.app is made]
+    if not isinstance(made, Flask):
+        candidates = mounts
+        if len(mounts) > 1:
+            candidates = [mount for mount in mounts if mount.app.import_name == running.import_name]
+    if len(candidates) == 1:
+        return candidates[0]
+    if not mounts or isinstance(made, Flask):
         text = f"{script}: importing the new code makes no application with HotRPC(app) or init_app(app); {_SETTING}"
     else:
         names = ", ".join(mount.app.import_name for mount in mounts)

@@ -6,6 +6,7 @@ The application's extension object and every handle on it share one service.
 from __future__ import annotations
 
 import functools
+import gc
 import logging
 import os
 import sys
@@ -20,6 +21,7 @@ from flask_hotreload.config import Config
 from flask_hotreload.dispatch import DispatchTable
 from flask_hotreload.drift import Drift, State, changed, state_of
 from flask_hotreload.errors import LoadError, ReloadInvalid
+from flask_hotreload.finder import is_kept
 from flask_hotreload.generation import Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.late_imports import LateImports
@@ -63,6 +65,7 @@ class Service:
         self.roots = Roots(config.roots or [_default_root(app, self.script_path)])
         self._origin = Origin.read(config.application) if config.application else of_caller()
         self._drift = Drift(self.roots)
+        self._told_of_outer = False
         self._late = LateImports(config.keep)
         weakref.finalize(self, self._late.serve, None).atexit = False
         self._kept: dict[str, Any] = {}
@@ -76,6 +79,7 @@ class Service:
         self.membership = Membership(self)
         self._watcher = Watcher(self) if config.watch else None
         self.middleware: Any = app.wsgi_app  # a WSGI application
+        _services.add(self)
 
     def install(self, control: WSGIApplication | None) -> None:
         """Put the middleware around the application as it is now."""
@@ -147,22 +151,52 @@ class Service:
         kept = [
             snapshot.roots.place(file)
             for name, module in interpreter.live.copy().items()
-            if any(name == keep or name.startswith(f"{keep}.") for keep in self.keep)
-            and isinstance(file := getattr(module, "__file__", None), str)
+            if is_kept(name, self.keep) and isinstance(file := getattr(module, "__file__", None), str)
         ]
         return changed(running, snapshot, kept)
 
-    def mount(self, app: Flask) -> Mount:
+    def mount(self, app: Flask, config: Config) -> Mount:
         """A handle's ``init_app`` comes here while a reload of the whole source runs new code."""
-        Config.load({}, app.config)  # what is wrong with its settings is wrong with the new code
-        mount = self._mount_of(app, before=self.reloader.current.table)
+        mount = self._mount_of(app, before=self.reloader.current.table, other_settings=self.config.differing(config))
         app.wsgi_app = self.middleware  # type: ignore[method-assign]  # the documented way to wrap it
         return mount
 
     def make_again(self, loader: ModuleLoader, joined: Joining) -> Mount:
+        self._refuse_shared_roots()
         mount = make_again(loader, joined, running=self.app, origin=self._origin, script=self.script_path)
         mount.sealed = True
+        if not self._told_of_outer and mount.app.wsgi_app is not self.middleware:
+            self._told_of_outer = True
+            _log.info(
+                "what stands around app.wsgi_app after HotRPC(app), %r, belongs to the process: it is applied once, "
+                "and stays as it is until a restart. Put it there before HotRPC(app) to have it reloaded",
+                type(mount.app.wsgi_app).__name__,
+            )
         return mount
+
+    def _refuse_shared_roots(self) -> None:
+        """Raise :class:`ReloadInvalid` if the module of another application would be imported anew for this one."""
+        other = self._sharing()
+        if other is not None:
+            gc.collect()  # it may be one that nobody serves any more
+            other = self._sharing()
+        if other is not None:
+            raise ReloadInvalid(
+                f"{other.script_path}, under the roots of {self.app.name!r}, makes another application of this "
+                f"process, {other.app.name!r}, which would go on with old modules: give each its own folders by "
+                "HOTRELOAD_ROOTS, or serve each by a process of its own"
+            )
+
+    def _sharing(self) -> Service | None:
+        mine = self.roots.resolve()
+        for other in list(_services):
+            same = other.app.import_name == self.app.import_name
+            # One that the same code has made, and that has answered nothing: app = create_app() in a module whose
+            # create_app() the server has called.
+            spare = same and not other.app._got_first_request
+            if other is not self and not spare and mine.place(other.script_path) is not None:
+                return other
+        return None
 
     def stager(
         self, mount: Mount, table: DispatchTable, loader: ModuleLoader, joined: Joining, *, restaged: bool
@@ -198,15 +232,27 @@ class Service:
             )
         return error
 
-    def warnings(self, modules: Collection[str]) -> list[str]:
+    def warnings(self, modules: Collection[str], mount: Mount) -> list[str]:
         with self._keeping.lock:
             kept = [(f"the kept object {name!r}", type(value)) for name, value in self._kept.items()]
-        return [
+        stale = [
             f"{what} is of the class {cls.__qualname__} of {cls.__module__}, which is imported anew: it stays one of "
             "the old class. Define the class in a module that HOTRELOAD_KEEP names, or keep plain data"
             for what, cls in kept
             if cls.__module__ in modules
         ]
+        others = [
+            f"{name} is another one in the new code: settings belong to the process and stay until it is restarted"
+            for name in mount.other_settings
+        ]
+        return stale + others
+
+    def lasts(self, module: str) -> bool:
+        """Whether no reload of the whole source executes the module of this name again."""
+        if is_kept(module, self.keep):
+            return True
+        file = getattr(interpreter.live.get(module), "__file__", None)
+        return module != "__main__" and isinstance(file, str) and self.roots.resolve().place(file) is None
 
     def publish(self, generation: Generation, joined: Joining) -> None:
         generation.mount.app.url_map = generation.routes
@@ -267,6 +313,9 @@ class Service:
             if name not in mine:
                 mine[name] = factory()
             return mine[name]
+
+
+_services: weakref.WeakSet[Service] = weakref.WeakSet()
 
 
 def _live_callable(modules: Mapping[str, ModuleType], name: str) -> Callable[..., Any]:

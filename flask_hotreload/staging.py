@@ -35,15 +35,17 @@ class Registration:
 class Joining:
     """The service that code staged in this context joins, and what it registers there.
 
-    ``mount(app)``
+    ``mount(app, config)``
         In a reload of the whole source: makes an application the next generation's. Else ``None``; then new code has
         no application of its own.
     """
 
     service: object
-    mount: Callable[[Any], Any] | None = None
+    mount: Callable[[Any, Any], Any] | None = None
     mounts: list[Any] = field(default_factory=list)
     registrations: list[Registration] = field(default_factory=list)
+    #: What new code registers on an older extension object before that has got its application: by ``id`` of it.
+    waiting: dict[int, list[Callable[[], object]]] = field(default_factory=dict)
     endings: list[Ending] = field(default_factory=list)
     kept: dict[str, Any] = field(default_factory=dict)  # objects to be kept if this is committed
 

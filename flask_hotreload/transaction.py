@@ -122,8 +122,8 @@ class Transaction:
                 self._warnings += self._census.differences()
         if self.staged is not None:
             self._warnings += self._not_taken(self.staged)
-            if self.document.data is None:
-                self._warnings += self._host.warnings(self.staged.modules)
+            if self.document.data is None and self.next is not None:
+                self._warnings += self._host.warnings(self.staged.modules, self.next.mount)
 
     def check(self) -> None:
         """Raise :class:`CheckFailed`."""

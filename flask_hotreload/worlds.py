@@ -197,6 +197,10 @@ class World(Overlay):
         A module's body runs once in a world, however many threads ask. Raises what the body raises, and
         ``ImportError``.
         """
+        with self._lock:
+            own = None if self.closed or name in self._loading else self._own.get(name, ABSENT)
+        if isinstance(own, ModuleType):
+            return own  # whatever its name seems to say: an alias may have no package
         parent_name, _, child = name.rpartition(".")
         parent = self.load(parent_name) if parent_name else None
         if self.stages(name):

@@ -77,11 +77,12 @@ def serve(
     control_socket: bool = False,
     own_socket: bool = False,
 ) -> Iterator[Server]:
-    """Start ``kind`` ("gunicorn", "flask" for ``flask run``, or "waitress") and wait until it answers.
+    """Start ``kind`` ("gunicorn", "flask" for ``flask run``, "waitress", or "python") and wait until it answers.
 
-    ``app`` is ``module:name``, found from the folder ``cwd``; ``options`` are more arguments of the command; ``env``
-    is added to the environment; ``ready`` is the path asked until there is an answer, of whichever status, for at
-    most ``patience`` seconds. ``workers`` and ``worker_class`` are for gunicorn.
+    ``app`` is ``module:name``, found from the folder ``cwd``; for ``flask run`` it may be empty, for "python" it is a
+    script that serves at the port of the environment variable ``PORT``. ``options`` are more arguments of the
+    command; ``env`` is added to the environment; ``ready`` is the path asked until there is an answer, of whichever
+    status, for at most ``patience`` seconds. ``workers`` and ``worker_class`` are for gunicorn.
     """
     with _listening() as listener, tempfile.NamedTemporaryFile(prefix="server-", suffix=".log") as log:
         port = listener.getsockname()[1]
@@ -97,14 +98,17 @@ def serve(
         elif kind == "waitress":
             command = _waitress(app, listener, threads)
         elif kind == "flask":
-            command = ["-m", "flask", "--app", app, "run", "--no-reload", "--port", str(port)]
+            command = ["-m", "flask", *(["--app", app] if app else []), "run", "--no-reload", "--port", str(port)]
             listener.close()  # it takes none that is given to it
+        elif kind == "python":
+            command = [app]
+            listener.close()
         else:
             raise ValueError(f"no server of kind {kind!r}")
         process = subprocess.Popen(
             [sys.executable, "-u", *command, *options],
             cwd=cwd,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PORT": str(port), **(env or {})},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
