@@ -90,6 +90,14 @@ class Membership:
         """The release that this worker belongs to; ``None`` if it is alone."""
         return self._agent.release if self._agent is not None else None
 
+    @property
+    def leads(self) -> bool:
+        """Whether it is this process that does what one of the workers has to do for all."""
+        try:
+            return not self.expected or (self._agent is not None and self._agent.leads)
+        except StoreUnavailable:
+            return False
+
     def now(self) -> float:
         """Seconds on the clock by which members tell when they were seen."""
         return self._agent.now() if self._agent is not None else 0.0

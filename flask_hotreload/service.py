@@ -299,7 +299,7 @@ class Service:
 
     def asks_for_all(self) -> bool:
         """Whether it is this process that asks for reloads, of all that serve the same deployment."""
-        return True
+        return self.membership.leads
 
     # Kept objects ----------------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 import requests
-from cluster import until
+from cluster import cluster, until
 from servers import Server, serve
 
 SERVICE = Path(__file__).parent / "apps" / "watched"
@@ -24,7 +24,6 @@ ENVIRONMENT = {
     "HOTRELOAD_TOKEN": TOKEN,
     "HOTRELOAD_WATCH": "1",
     "HOTRELOAD_KEEP": "state",
-    "HOTRELOAD_COORDINATOR": "local",
     "HOTRELOAD_TIMEOUT": "12",
 }
 SERVERS = {
@@ -297,9 +296,31 @@ def test_the_worker_watches_and_gunicorns_master_does_not(kind, tmp_path):
         assert descriptors(site.server.pid) == []
 
 
+def test_one_of_several_workers_asks_for_all_and_another_one_when_it_is_gone(tmp_path):
+    settings = {name: value for name, value in ENVIRONMENT.items() if name != "HOTRELOAD_TOKEN"}
+    with cluster(service(tmp_path / "service"), workers=3, env=settings) as running:
+        for number in (1, 2):
+            workers = running.await_members()
+            (running.folder / "views.py").write_text(edition(number))
+            until(lambda: {m["generation"] for m in running.members().values()} == {number}, "not all have it")  # noqa: B023
+            running.kill(min(workers))
+        reports = running.get("/_reload/generations")
+        assert [(each["status"], each["trigger"], each["generation"]) for each in reports] == [
+            ("committed", "watch", 2),
+            ("committed", "watch", 1),
+        ]
+
+
 def test_several_workers_that_reload_alone_watch_nothing_and_say_so(tmp_path):
     folder = service(tmp_path / "service")
-    with serve(app="app:app", cwd=folder, env=ENVIRONMENT, ready="/_reload/health", workers=2) as server:
+    alone = {**ENVIRONMENT, "HOTRELOAD_COORDINATOR": "local"}
+    with serve(
+        app="app:app",
+        cwd=folder,
+        env=alone,
+        ready="/_reload/health",
+        workers=2,
+    ) as server:
         until(lambda: server.log().count("HOTRELOAD_WATCH watches nothing") == 2, "not every worker says so")
         assert [descriptors(worker) for worker in server.children()] == [[], []]
 

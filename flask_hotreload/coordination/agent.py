@@ -156,14 +156,22 @@ class Agent:
     def members(self) -> tuple[Member, ...]:
         """Every living member, as it tells of itself now; one that does not within ``TELLING`` s, as it last did."""
         asked, patience = self._store.now(), Deadline(TELLING)
-        living = self._living()
+        living = self.living()
         self._store.ring([member.id for member in living])
         while any(member.seen < asked - FRESH for member in living) and not patience.expired:
             self._stopped.wait(TELLING / 10)
-            living = self._living()
+            living = self.living()
         return living
 
-    def _living(self) -> tuple[Member, ...]:
+    @property
+    def leads(self) -> bool:
+        """Whether this is the first of its release's living members: one at a time, but for moments of change."""
+        return self._joined and self._member.id == min(
+            (member.id for member in self.living() if member.release == self._member.release), default=None
+        )
+
+    def living(self) -> tuple[Member, ...]:
+        """Every living member, as it last told of itself."""
         view = self._store.view(self._member.release)
         dead = self._store.dead([member.id for member in view.members])
         return tuple(member for member in view.members if member.id not in dead)
