@@ -96,15 +96,16 @@ class Drift:
     def _on_disk(self, roots: ResolvedRoots) -> dict[Place | None, _File]:
         """What lies at each place. A file whose stamp is as before is not read again."""
         found: dict[Place | None, _File] = {}
+        seen, self._seen = self._seen, {}  # what is gone is not remembered
         for path in python_files(roots):
             try:
                 status = os.stat(path)
                 stamp = status.st_ctime_ns, status.st_size, status.st_ino
-                known = self._seen.get(path)
+                known = seen.get(path)
                 if known is None or known.stamp != stamp:
                     known = _Known(stamp, "sha256:" + hashlib.sha256(read_source(path, path)).hexdigest())
-                    if abs(time.time_ns() - status.st_ctime_ns) > _SETTLED:
-                        self._seen[path] = known
+                if abs(time.time_ns() - status.st_ctime_ns) > _SETTLED:
+                    self._seen[path] = known
             except (OSError, LoadError):
                 continue  # gone, no file, or not ours to read: it is not there for us
             found[roots.place(path)] = _File(path, known.digest, status.st_ctime_ns)

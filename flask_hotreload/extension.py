@@ -269,8 +269,8 @@ class HotRPC:
     def rollback(self, to: int | None = None) -> ReloadReport:
         """Serve the generation before once more, or the one of that number, under a new number.
 
-        A second rollback goes further back. Return or raise as :meth:`reload` does;
-        :class:`~flask_hotreload.errors.ReloadInvalid` for a generation that is not kept.
+        A second rollback goes further back. The label is that of the generation that is restored. Return or raise as
+        :meth:`reload` does; :class:`~flask_hotreload.errors.ReloadInvalid` for a generation that is not kept.
         """
         return self._served.reloader.rollback(to, multiprocess=_is_multiprocess())
 

@@ -88,9 +88,9 @@ class ProjectFinder:
         file = _file(module)
         if file is not None:
             return not file.endswith(tuple(EXTENSION_SUFFIXES)) and self._roots.place(file) is not None
-        folders = _attribute(module, "__path__")
+        folders = _texts(_attribute(module, "__path__"))
         if folders:
-            return all(self._roots.place(folder) is not None for folder in _texts(folders))
+            return all(self._roots.place(folder) is not None for folder in folders)
         return False if getattr(spec, "origin", None) in ("built-in", "frozen") else None
 
     def is_project(self, file: str) -> bool:
@@ -320,6 +320,9 @@ def _file(module: ModuleType) -> str | None:
 
 
 def _texts(path: object) -> list[str]:
+    # That of a namespace package looks at its parent in sys.modules, which is another one in each world; what it has
+    # found when the package was loaded it knows by itself.
+    path = getattr(path, "_path", path)
     try:
         return [entry for entry in path if isinstance(entry, str)]  # type: ignore[attr-defined]  # refused just below
     except TypeError:

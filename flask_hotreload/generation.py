@@ -30,6 +30,8 @@ class Afterlife:
     endings: list[Ending] = field(default_factory=list)
     #: Where its requests find its modules while it is no longer current; ``None`` as long as it is.
     world: World | None = None
+    #: Whether a callback was run.
+    ended: bool = False
 
     def inherit(self, before: Afterlife, *, replaced: Container[str]) -> None:
         """Take over from the generation before what belongs to modules that are not ``replaced``: they live on."""
@@ -58,7 +60,8 @@ class Generation:
     parent: int | None = None
     #: The generation that this one restores; ``None``: it is none that a rollback made.
     restores: int | None = None
-    #: Whether its application was made by a reload: what it imports late comes from its recipe, not from the disk.
+    #: Whether its application was made, or restored, by a reload: what it imports late comes from its recipe, not
+    #: from the disk.
     made_by_reload: bool = False
     afterlife: Afterlife = field(default_factory=Afterlife, repr=False)
 
@@ -78,6 +81,7 @@ class Kept:
     made_by_reload: bool
     world: World
     endings: tuple[Ending, ...]
+    afterlife: Afterlife
 
     @classmethod
     def of(cls, old: Generation, world: World, endings: Iterable[Ending]) -> Kept:
@@ -94,10 +98,13 @@ class Kept:
             old.made_by_reload,
             world,
             tuple(endings),
+            old.afterlife,
         )
 
     def is_alive(self, current: Generation) -> bool:
         """Whether it can be served as it is: nothing of it has been ended, or will be while it is served."""
+        if self.afterlife.ended or self.afterlife.endings:  # a request that stayed inside may have added some
+            return False
         return all(ending in current.afterlife.endings for ending in self.endings)
 
 

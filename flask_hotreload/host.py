@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from flask_hotreload.report import Trigger
 
 if TYPE_CHECKING:
+    from types import ModuleType
+
     from flask_hotreload.dispatch import DispatchTable
     from flask_hotreload.document import Check
     from flask_hotreload.errors import LoadError
@@ -63,8 +65,8 @@ class Host(Protocol):
     def explain(self, error: LoadError) -> LoadError:
         """A better error for what a framework raised in new code, or ``error``."""
 
-    def warnings(self, modules: Collection[str], mount: Any) -> list[str]:
-        """What becomes doubtful when these modules are exchanged, and ``mount`` is the next generation's."""
+    def warnings(self, modules: Mapping[str, ModuleType], mount: Any) -> list[str]:
+        """What becomes doubtful when these are the modules that run, and ``mount`` is the next generation's."""
 
     def publish(self, generation: Generation, joined: Joining) -> None:
         """Make its routes the application's, and keep what new code asked to be kept. Cannot fail."""
@@ -106,8 +108,8 @@ class Given(NamedTuple):
         What others have read already: all there is, if it is sealed.
     ``recipe``
         For a rollback: what to make the generation from, unless it is ``kept`` and can be served as it is.
-    ``parent``
-        For a rollback: the generation that a further one leads to.
+    ``parent``, ``label``
+        For a rollback: the generation that a further one leads to, and the label of the one that is restored.
     ``must_differ``
         False: the whole source is reloaded even if nothing differs from what runs here, since it does elsewhere.
     """
@@ -117,3 +119,4 @@ class Given(NamedTuple):
     kept: Kept | None = None
     parent: int | None = None
     must_differ: bool = True
+    label: str | None = None

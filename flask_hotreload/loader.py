@@ -118,7 +118,8 @@ class ModuleLoader:
         if parent:
             if not self.has(parent):
                 return False
-            path = list(getattr(self.import_all([parent])[0], "__path__", ()))
+            [package] = self.import_all([parent])
+            path = self.run(lambda: list(getattr(package, "__path__", ())), blame=parent)
         return self._finder.find_spec(name, path) is not None
 
     def survey(self) -> None:

@@ -152,6 +152,11 @@ class Mount:
         self.table = table
         self._changed()
 
+    def seal(self) -> None:
+        """From here on only reloads change dispatchers. The table before is let go: it would keep its own alive."""
+        self.sealed = True
+        self._before = DispatchTable()
+
     # Reloads of dispatchers ------------------------------------------------------------------------------------
 
     def routes(

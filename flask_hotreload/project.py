@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
@@ -52,14 +52,15 @@ def read_project(
         a link that leaves the roots.
     :raises LoadError: a file of ``known`` cannot be read any more.
     """
-    before = _read(roots, known, give_way)
+    before = _Reading(roots, give_way)
     for _ in range(ROUNDS):
-        after = _read(roots, known, give_way)
+        after = _Reading(roots, give_way)
         if before == after:
-            _refuse_leaving(roots, known.keys() - after.keys())
-            sources = {real: _source(real, data, known) for real, data in after.items()}
-            return Snapshot(roots, sources, sealed=True, undecided=sources.keys() - known.keys())
-        changing = sorted(real for real in before.keys() | after.keys() if before.get(real) != after.get(real))
+            for real in after.refused.keys() & known.keys():
+                raise after.refused[real]
+            _refuse_leaving(roots, known.keys() - after.found.keys())
+            return after.snapshot(known)
+        changing = sorted(before.changed_to(after))
         before = after
         time.sleep(REST)
     raise ReloadInvalid(
@@ -68,18 +69,55 @@ def read_project(
     )
 
 
-def _read(roots: ResolvedRoots, known: Container[str], give_way: Callable[[], object]) -> dict[str, bytes]:
-    found = {}
-    for number, real in enumerate(python_files(roots)):
-        if number % 16 == 0:
-            give_way()
-        try:
-            found[real] = read_source(real, real)
-        except LoadError as error:
-            # One that is gone since it was listed is no source, nor is a pipe or somebody else's file that never was.
-            if not isinstance(error.original, FileNotFoundError) and real in known:
-                raise
-    return found
+def project_at_start(roots: ResolvedRoots) -> Snapshot:
+    """As far as it can be told: nothing that lies beside the code of a service keeps it from starting.
+
+    Files that cannot be read are left out; what is still being written is as it was found last.
+    """
+    before = _Reading(roots)
+    for _ in range(ROUNDS):
+        after = _Reading(roots)
+        if before == after:
+            break
+        before = after
+        time.sleep(REST)
+    return after.snapshot({})
+
+
+class _Reading:
+    """What was found on disk in one go: real path → bytes, or the error of a file that could not be read."""
+
+    def __init__(self, roots: ResolvedRoots, give_way: Callable[[], object] = lambda: None) -> None:
+        self._roots = roots
+        self.found: dict[str, bytes] = {}
+        self.refused: dict[str, LoadError] = {}
+        for number, real in enumerate(python_files(roots)):
+            if number % 16 == 0:
+                give_way()
+            try:
+                self.found[real] = read_source(real, real)
+            except LoadError as error:
+                # Not a file, as a pipe; or removed since it was listed.
+                if error.original is not None and not isinstance(error.original, FileNotFoundError):
+                    self.refused[real] = error
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, _Reading):
+            return NotImplemented
+        return self.found == other.found and self.refused.keys() == other.refused.keys()
+
+    __hash__ = None  # type: ignore[assignment]  # it is compared, and that is all
+
+    def changed_to(self, after: _Reading) -> set[str]:
+        """The real paths of what differs."""
+        every = self.found.keys() | after.found.keys()
+        return {real for real in every if self.found.get(real) != after.found.get(real)} or {
+            *self.refused.keys() ^ after.refused.keys()
+        }
+
+    def snapshot(self, known: Mapping[str, Source]) -> Snapshot:
+        sources = {real: _source(real, data, known) for real, data in self.found.items()}
+        return Snapshot(self._roots, sources, sealed=True, undecided=sources.keys() - known.keys())
 
 
 def _refuse_leaving(roots: ResolvedRoots, missing: Iterable[str]) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from flask_hotreload.caches import forget_lines, forget_types
 from flask_hotreload.document import Document, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
 from flask_hotreload.generation import Afterlife, Generation, Kept, worth_keeping
@@ -26,7 +27,7 @@ from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.mutex import Mutex
 from flask_hotreload.report import ReloadReport, Status, Trigger, WorkerReport, describe_error, utc_now
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
-from flask_hotreload.staging import joining
+from flask_hotreload.staging import Joining, joining
 from flask_hotreload.transaction import Transaction
 
 if TYPE_CHECKING:
@@ -143,6 +144,12 @@ class Reloader:
         """The transaction whose callback or migration calls this, or ``None``."""
         return self._running if joining.get() is not None else None
 
+    @property
+    def staged(self) -> Joining | None:
+        """What the new code of the transaction that runs has registered so far; ``None``: none runs."""
+        running = self._running
+        return None if running is None else running.joined
+
     # Reloading -------------------------------------------------------------------------------------------------
 
     def reload(
@@ -164,7 +171,7 @@ class Reloader:
         """Serve an earlier generation once more, under a number of its own. Raise as :meth:`reload` does.
 
         ``to``: its number; ``None``: the one before, as seen from what is served. What a rollback has restored counts
-        as what it was then, so another one goes further back.
+        as what it was then, so another one goes further back; it has the label that it had.
         """
         asked = Asked("rollback", actor)
         document = Document(id=uuid.uuid4().hex, restores=-1 if to is None else to)
@@ -308,7 +315,11 @@ class Reloader:
         self._parents[new.number] = new.parent
         self.kept[old.number] = old
         kept = worth_keeping(new.number, self._parents, self._keep)
+        gone = [each.recipe.snapshot for number, each in self.kept.items() if number not in kept]
         self.kept = {number: each for number, each in self.kept.items() if number in kept}
+        for snapshot in gone:
+            forget_lines(snapshot, [new.recipe.snapshot, *(each.recipe.snapshot for each in self.kept.values())])
+        forget_types()
         self._parents = {number: parent for number, parent in self._parents.items() if number in {*kept, new.number}}
 
     def _one_before(self) -> int:
@@ -320,10 +331,11 @@ class Reloader:
         kept = self.kept.get(number)
         if kept is None:
             there = ", ".join(map(str, sorted(self.kept))) or "none"
+            what = "is the one that is served" if number == self.current.number else "is not kept"
             raise ReloadInvalid(
-                f"generation {number} is not kept; kept are: {there} (HOTRELOAD_KEEP_GENERATIONS says how many)"
+                f"generation {number} {what}; kept are: {there} (HOTRELOAD_KEEP_GENERATIONS says how many)"
             )
-        return Given(recipe=kept.recipe, kept=kept, parent=kept.parent)
+        return Given(recipe=kept.recipe, kept=kept, parent=kept.parent, label=kept.label)
 
     def renumber(
         self, number: int, *, parent: int | None = None, restores: int | None = None, label: str | None = None
@@ -356,6 +368,8 @@ class Reloader:
             self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
         elif error is not None:
             self._news.append(("reload_aborted", {"report": report}))
+        if not transaction.hung:
+            transaction.let_go()
         return report
 
     def tell(self) -> None:
@@ -375,7 +389,7 @@ class Reloader:
             status=_status_of(transaction, error),
             generation=self.current.number,
             previous=transaction.previous,
-            label=transaction.document.label,
+            label=transaction.label,
             digest=transaction.digest,
             trigger=transaction.asked.trigger,
             actor=transaction.asked.actor,
@@ -419,11 +433,13 @@ class Reloader:
                 afterlife.world.uninstall()
                 afterlife.world = None
             while afterlife.endings:
+                afterlife.ended = True
                 callback = afterlife.endings.pop().callback
                 try:
                     callback()
                 except Exception:  # noqa: BLE001  # foreign code; the other callbacks run all the same
                     _log.exception("on_retire callback %r of generation %d failed", callback, number)
+            forget_types()
             self._application.notify("generation_retired", generation=number)
 
     # Reports ---------------------------------------------------------------------------------------------------

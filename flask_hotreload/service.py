@@ -30,7 +30,7 @@ from flask_hotreload.middleware import HotReloadMiddleware
 from flask_hotreload.mount import Mount
 from flask_hotreload.mutex import Mutex
 from flask_hotreload.origin import Origin, of_caller
-from flask_hotreload.project import read_project
+from flask_hotreload.project import project_at_start, read_project
 from flask_hotreload.recipe import Recipe
 from flask_hotreload.reloader import Reloader
 from flask_hotreload.remaking import make_again
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from flask_hotreload.document import Check
     from flask_hotreload.loader import ModuleLoader
     from flask_hotreload.namespaces import Namespace
-    from flask_hotreload.sources import ResolvedRoots, Snapshot, Source
+    from flask_hotreload.sources import Place, ResolvedRoots, Snapshot, Source
 
 _log = logging.getLogger("flask_hotreload")
 
@@ -69,8 +69,9 @@ class Service:
         self._late = LateImports(config.keep)
         weakref.finalize(self, self._late.serve, None).atexit = False
         self._kept: dict[str, Any] = {}
+        self._kept_sources: dict[str, Source] = {}  # of modules that are kept; real path → source
         self._keeping = Mutex(reentrant=True)  # protects _kept; factories run under it, each once; one may keep more
-        base = read_project(self.roots.resolve(), {})
+        base = project_at_start(self.roots.resolve())
         first = Generation(0, DispatchTable(), app.url_map, app.wsgi_app, Recipe(base))
         self.reloader = Reloader(self, config, first, keep=config.keep_generations)
         self.release = base.digest
@@ -148,12 +149,15 @@ class Service:
     def differs(self, snapshot: Snapshot, running: Snapshot) -> bool:
         if snapshot.roots.real != running.roots.real:
             return True  # another release's folder, with other templates and data perhaps
-        kept = [
-            snapshot.roots.place(file)
+        return changed(running, snapshot, self._kept_files(snapshot.roots))
+
+    def _kept_files(self, roots: ResolvedRoots) -> set[Place | None]:
+        """Where the files of those modules lie that ``HOTRELOAD_KEEP`` names and that are loaded."""
+        return {
+            roots.place(file)
             for name, module in interpreter.live.copy().items()
             if is_kept(name, self.keep) and isinstance(file := getattr(module, "__file__", None), str)
-        ]
-        return changed(running, snapshot, kept)
+        }
 
     def mount(self, app: Flask, config: Config) -> Mount:
         """A handle's ``init_app`` comes here while a reload of the whole source runs new code."""
@@ -163,8 +167,9 @@ class Service:
 
     def make_again(self, loader: ModuleLoader, joined: Joining) -> Mount:
         self._refuse_shared_roots()
+        self._remember_kept_sources()
         mount = make_again(loader, joined, running=self.app, origin=self._origin, script=self.script_path)
-        mount.sealed = True
+        mount.seal()
         if not self._told_of_outer and mount.app.wsgi_app is not self.middleware:
             self._told_of_outer = True
             _log.info(
@@ -232,14 +237,15 @@ class Service:
             )
         return error
 
-    def warnings(self, modules: Collection[str], mount: Mount) -> list[str]:
+    def warnings(self, modules: Mapping[str, ModuleType], mount: Mount) -> list[str]:
         with self._keeping.lock:
             kept = [(f"the kept object {name!r}", type(value)) for name, value in self._kept.items()]
         stale = [
-            f"{what} is of the class {cls.__qualname__} of {cls.__module__}, which is imported anew: it stays one of "
-            "the old class. Define the class in a module that HOTRELOAD_KEEP names, or keep plain data"
+            f"{what} is of the class {cls.__qualname__} of {cls.__module__}, and the new generation has its own: "
+            "the object stays one of the old class. Define the class in a module that HOTRELOAD_KEEP names, or keep "
+            "plain data"
             for what, cls in kept
-            if cls.__module__ in modules
+            if cls.__module__ in modules and not _is_of(cls, modules[cls.__module__])
         ]
         others = [
             f"{name} is another one in the new code: settings belong to the process and stay until it is restarted"
@@ -285,7 +291,15 @@ class Service:
 
     def pending(self) -> list[dict[str, str]]:
         """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""
-        return self._drift.pending(self.reloader.current.recipe.snapshot)
+        return self._drift.pending(self.reloader.current.recipe.snapshot.with_sources(self._kept_sources))
+
+    def _remember_kept_sources(self) -> None:
+        """What kept modules were made from: they go on running it whatever a reload of the whole source reads."""
+        if self.keep:
+            running = self.reloader.current.recipe.snapshot
+            kept = self._kept_files(running.roots)
+            sources = {real: source for real, source in running.sources.items() if running.roots.place(real) in kept}
+            self._kept_sources = sources | self._kept_sources
 
     # What the watcher asks of it -------------------------------------------------------------------------------
 
@@ -304,11 +318,14 @@ class Service:
     # Kept objects ----------------------------------------------------------------------------------------------
 
     def kept(self, name: str, factory: Callable[[], Any]) -> Any:
-        """The object of that name. New code's are the process's once its reload is committed."""
+        """The object of that name. New code's are the process's once its reload is committed, or live code asks."""
         joined = joining.get()
         with self._keeping.lock:
             if name in self._kept:
                 return self._kept[name]
+            staged = self.reloader.staged
+            if joined is None and staged is not None and name in staged.kept:
+                return self._kept.setdefault(name, staged.kept[name])
             mine = self._kept if joined is None else joined.kept
             if name not in mine:
                 mine[name] = factory()
@@ -330,6 +347,14 @@ def _live_callable(modules: Mapping[str, ModuleType], name: str) -> Callable[...
         raise ReloadInvalid(f"{name!r}: {module_name!r} has no callable {function_name!r}")
     function: Callable[..., Any] = value
     return function
+
+
+def _is_of(cls: type, module: ModuleType) -> bool:
+    """Whether a module's class, as far as its name can tell."""
+    value: object = module
+    for part in cls.__qualname__.split("."):
+        value = vars(value).get(part) if hasattr(value, "__dict__") else None
+    return value is cls
 
 
 def _script_path(app: Flask) -> str:

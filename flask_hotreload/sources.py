@@ -67,24 +67,27 @@ class Roots:
         for folder, target in real.items():
             self._history.setdefault(folder, folder)
             self._history[target] = folder
-        return ResolvedRoots(real, dict(self._history))
+        return ResolvedRoots(real, self._history)
 
     def __repr__(self) -> str:
         return f"<Roots {', '.join(self.folders)}>"
 
 
 class ResolvedRoots:
-    """Where the roots lead during one transaction.
+    """Where the roots lead during one transaction, and for what comes of it: whatever links do afterwards.
 
     ``real``
         Root as written → the folder that it leads to now.
+    ``history``
+        Folder to which a root led at any time → that root as written. It may grow: what a root comes to lead to
+        afterwards is known as the project's, too.
     """
 
-    def __init__(self, real: dict[str, str], history: dict[str, str]) -> None:
+    def __init__(self, real: dict[str, str], history: Mapping[str, str]) -> None:
         self.real = real
         self._history = history
-        self._longest_first = sorted(history, key=len, reverse=True)
-        self._folders: dict[str, str] = {}
+        self._longest_first: list[str] = []
+        self._folders = _fixed(real)
         # Remembered for the transaction: each question to the disk waits for requests' threads afterwards.
         self._foreign: dict[str, bool] = {}
         self._concerned: dict[str, bool] = {}
@@ -99,7 +102,7 @@ class ResolvedRoots:
         shown = os.fspath(path)
         if "\0" in shown or not os.path.isabs(shown):
             raise ReloadInvalid(f"scriptPath {shown!r} is not an absolute path")
-        real = os.path.realpath(shown)
+        real = os.path.realpath(shown) if os.pardir in shown.split(os.sep) else self.real_path(shown)
         if not self.contains(real):
             aim = shown if real == shown else f"{shown} (that is {real})"
             raise ReloadInvalid(
@@ -128,6 +131,9 @@ class ResolvedRoots:
     def place(self, path: str) -> Place | None:
         """Where a file or folder lies under the roots as they lead now *or once led*; ``None``: not the project's."""
         real = self.real_path(path)
+        if len(self._longest_first) != len(self._history):
+            self._longest_first = sorted(list(self._history), key=len, reverse=True)  # noqa: C414  # it may grow now
+            self._moved.clear()
         for root in self._longest_first:
             if _is_below(real, root):
                 if self._is_foreign(real, root):
@@ -146,12 +152,22 @@ class ResolvedRoots:
         return known
 
     def real_path(self, path: str) -> str:
-        """``os.path.realpath``, remembering folders for the time of the transaction."""
-        folder, name = os.path.split(os.path.abspath(path))
-        real_folder = self._folders.get(folder)
-        if real_folder is None:
-            real_folder = self._folders[folder] = os.path.realpath(folder)
-        full = os.path.join(real_folder, name)
+        """``os.path.realpath``, by links as they were when the roots were resolved. It remembers folders."""
+        full = os.path.abspath(path)
+        known = self._folders.get(full)
+        return self._followed(full) if known is None else known
+
+    def _real_folder(self, folder: str) -> str:
+        known = self._folders.get(folder)
+        if known is None:
+            known = self._folders[folder] = self._followed(folder)
+        return known
+
+    def _followed(self, path: str) -> str:
+        folder, name = os.path.split(path)
+        if folder == path:
+            return path
+        full = os.path.join(self._real_folder(folder), name)
         return os.path.realpath(full) if os.path.islink(full) else full
 
     def _is_foreign(self, real: str, root: str) -> bool:
@@ -167,6 +183,20 @@ class ResolvedRoots:
                 or self._is_foreign(folder, root)
             )
         return known
+
+
+def _fixed(real: Mapping[str, str]) -> dict[str, str]:
+    """The roots, and the folders above each as far as a link there leads to it, with where they lead now."""
+    fixed = dict(real)
+    for root, led in real.items():
+        now, above = os.path.realpath(root), os.path.dirname(root)
+        while above != os.path.dirname(above):
+            below = os.path.relpath(root, above)
+            if now != os.path.join(os.path.realpath(above), below) or not led.endswith(os.sep + below):
+                break
+            fixed.setdefault(above, led[: -len(below) - 1] or os.sep)
+            above = os.path.dirname(above)
+    return fixed
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -73,6 +73,8 @@ class Transaction:
         self.current = current
         self.previous = current.number
         self.number = number
+        #: The document's, or that of the generation which is restored.
+        self.label = document.label if document.label is not None else given.label
         self.asked = asked
         self.started_at = utc_now()
         self.committed = False
@@ -96,7 +98,7 @@ class Transaction:
             undo=self._bounded_in_old,
         )
         self._migrations: list[tuple[ModuleType, ModuleType]] = []  # (old, new)
-        self._joined = Joining(host.server, mount=None if document.data is not None else host.mount)
+        self.joined = Joining(host.server, mount=None if document.data is not None else host.mount)
         self._threads: list[BoundedThread] = []  # all but the last were given up
         self._loader: ModuleLoader | KeptModules | None = None
         self.staged: Staged | None = None
@@ -123,7 +125,8 @@ class Transaction:
         if self.staged is not None:
             self._warnings += self._not_taken(self.staged)
             if self.document.data is None and self.next is not None:
-                self._warnings += self._host.warnings(self.staged.modules, self.next.mount)
+                assert self._loader is not None
+                self._warnings += self._host.warnings(self._loader.staged, self.next.mount)
 
     def check(self) -> None:
         """Raise :class:`CheckFailed`."""
@@ -175,7 +178,7 @@ class Transaction:
         self.committed = True
         exchange = self._loader.commit()
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
-        self._host.publish(self.next, self._joined)
+        self._host.publish(self.next, self.joined)
         return self.next, exchange
 
     def open(self) -> None:
@@ -203,6 +206,14 @@ class Transaction:
         if not self.hung:
             self._effects.close()
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
+
+    def let_go(self) -> None:
+        """Hold no generation any more: an error's traceback keeps this alive for long.
+
+        Nor do the local variables of the functions in such a traceback.
+        """
+        del self.current
+        self.next = None
 
     # What can be told ------------------------------------------------------------------------------------------
 
@@ -243,40 +254,41 @@ class Transaction:
             self._effects.namespaces = self._host.namespaces()  # found here, where nobody is held
 
     def _stage_entries(self, document: Document, give_way: Callable[[], None]) -> None:
-        current, host = self.current, self._host
+        host, mount, table = self._host, self.current.mount, self.current.table
         entries = [entry for entry in document.data or () if entry.has_script and not entry.exclusive_module]
         scripts = [host.script(entry.script_path) for entry in entries]
         self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts, give_way=give_way)
         with loader.world.staging():
-            stager = host.stager(current.mount, current.table, loader, self._joined, restaged=False)
+            stager = host.stager(mount, table, loader, self.joined, restaged=False)
             self.staged = staged = stager.stage(document)
             self._migrations = _migrations(loader)
         self.next = Generation(
             number=self.number,
             table=staged.table,
-            routes=host.routes(current.mount, staged.table, current.table, self._effects.undo, give_way=give_way),
-            wsgi_app=current.wsgi_app,
-            recipe=current.recipe.followed_by(document, self.snapshot.sources),
-            mount=current.mount,
-            label=document.label,
-            parent=current.number,
-            made_by_reload=current.made_by_reload,
-            afterlife=Afterlife(endings=self._joined.endings),
+            routes=host.routes(mount, staged.table, table, self._effects.undo, give_way=give_way),
+            wsgi_app=self.current.wsgi_app,
+            recipe=self.current.recipe.followed_by(document, self.snapshot.sources),
+            mount=mount,
+            label=self.label,
+            parent=self.current.number,
+            made_by_reload=self.current.made_by_reload,
+            afterlife=Afterlife(endings=self.joined.endings),
         )
 
     def _stage_whole(self, give_way: Callable[[], None]) -> None:
         """Make the application anew: from the disk, from what others have read of it, or from a recipe."""
-        current, host, recipe = self.current, self._host, self._given.recipe
+        host, recipe = self._host, self._given.recipe
         if recipe is not None:
             self.snapshot = recipe.snapshot
         elif not self.snapshot.sealed:
-            self.snapshot = host.project(self.snapshot.roots, current.recipe.snapshot.sources, give_way)
-            self.unchanged = self._given.must_differ and not host.differs(self.snapshot, current.recipe.snapshot)
+            self.snapshot = host.project(self.snapshot.roots, self.current.recipe.snapshot.sources, give_way)
+            differs = host.differs(self.snapshot, self.current.recipe.snapshot)
+            self.unchanged = self._given.must_differ and not differs
             if self.unchanged:
                 return
         self._loader = loader = ModuleLoader(self.snapshot, whole=True, keep=host.keep, give_way=give_way)
         with loader.world.staging():
-            mount = host.make_again(loader, self._joined)
+            mount = host.make_again(loader, self.joined)
             self.staged = staged = self._stage_recipe(mount, loader, recipe)
             self._migrations = _migrations(loader)
             loader.survey()
@@ -287,11 +299,11 @@ class Transaction:
             wsgi_app=mount.wsgi_app,
             recipe=Recipe(self.snapshot) if recipe is None else recipe,
             mount=mount,
-            label=self.document.label,
-            parent=current.number if self.document.restores is None else self._given.parent,
+            label=self.label,
+            parent=self.current.number if self.document.restores is None else self._given.parent,
             restores=self.document.restores,
             made_by_reload=True,
-            afterlife=Afterlife(endings=self._joined.endings),
+            afterlife=Afterlife(endings=self.joined.endings),
         )
 
     def _stage_recipe(self, mount: Any, loader: ModuleLoader, recipe: Recipe | None) -> Staged:
@@ -300,7 +312,7 @@ class Transaction:
         callbacks: list[BoundCallback] = []
         attributes: list[tuple[object, Mapping[str, Any]]] = []
         for document in recipe.documents if recipe is not None else ():
-            stager = self._host.stager(mount, table, loader, self._joined, restaged=True)
+            stager = self._host.stager(mount, table, loader, self.joined, restaged=True)
             staged = stager.stage(document)
             table = staged.table
             callbacks += staged.callbacks
@@ -325,10 +337,11 @@ class Transaction:
             wsgi_app=kept.wsgi_app,
             recipe=kept.recipe,
             mount=kept.mount,
-            label=self.document.label or kept.label,
+            label=self.label,
             parent=kept.parent,
             restores=kept.number,
-            made_by_reload=kept.made_by_reload,
+            # Once the whole source was reloaded the disk holds another generation's.
+            made_by_reload=kept.made_by_reload or not kept.world.fallback,
         )
 
     def _calling(self, bound: BoundCallback) -> Callable[[], object]:
@@ -365,7 +378,7 @@ class Transaction:
     def _thread(self) -> BoundedThread:
         if not self._threads or self._threads[-1].given_up:
             thread = BoundedThread(f"{THREAD_PREFIX}{self.document.id}", on_late_end=self._end_late)
-            thread.context.run(joining.set, self._joined)
+            thread.context.run(joining.set, self.joined)
             self._threads.append(thread)
         return self._threads[-1]
 
@@ -382,14 +395,14 @@ class Transaction:
             self._loader.abort()
 
     def _not_taken(self, staged: Staged) -> list[str]:
-        if not self._joined.registrations:
+        if not self.joined.registrations:
             return []
         served = {id(dispatcher.function) for dispatcher in staged.table}
         instances = {id(dispatcher.group.instance) for dispatcher in staged.table if dispatcher.group}
         return [
             f"{registration.name or registration.function!r} is registered at {registration.path!r} by the new code, "
             "but the document does not name it: it is not served"
-            for registration in self._joined.registrations
+            for registration in self.joined.registrations
             if id(registration.function) not in served | instances
         ]
 

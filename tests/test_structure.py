@@ -19,7 +19,7 @@ LAYERS = [
     "errors deadline mutex",
     "signals barrier rwlock dispatch report finite problem registrations",
     "sources project recipe binding jsonrpc generation document origin config namespaces bounded side_effects blame",
-    "audit routes serial effects host",
+    "audit routes serial effects host caches",
     "pace propagate modules_view interpreter overlay worlds finder failure loader late_imports drift portable",
     "boot gunicorn imported base_finder disk_changes",
     "staging checks",
