@@ -12,8 +12,8 @@ older one.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import accumulate
 from threading import Condition, Event, Thread
@@ -37,12 +37,13 @@ class Call:
     """One request, and the judge of its answer.
 
     ``judge(status, body)`` returns the generations that can have answered so, or raises
-    :class:`WrongAnswerError`.
+    :class:`WrongAnswerError`. ``headers`` besides that for JSON.
     """
 
     path: str
     body: bytes
     judge: Callable[[int, bytes], Generations]
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def send(connection: HTTPConnection, call: Call, due: float | None = None) -> Sa
         if connection.sock is None:
             connection.connect()
         port = connection.sock.getsockname()[1]
-        connection.request("POST", call.path, call.body, {"Content-Type": "application/json"})
+        connection.request("POST", call.path, call.body, {"Content-Type": "application/json", **call.headers})
         response = connection.getresponse()
         body = response.read()
         ended = monotonic()

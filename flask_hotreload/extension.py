@@ -302,7 +302,10 @@ class HotRPC:
         return kept
 
     def on_retire(self, callback: Callable[[], object]) -> None:
-        """Run ``callback`` when the last request of the generation that runs this has left; the last one first."""
+        """Run ``callback`` when the last request of the generation that runs this has left; the last one first.
+
+        If that generation's reload fails, or is a dry run, at the end of it.
+        """
         module = sys._getframe(1).f_globals.get("__name__", "")
         joined = joining.get()
         target = joined.endings if joined is not None else self._served.pinned.afterlife.endings

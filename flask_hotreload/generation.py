@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from flask_hotreload.recipe import Recipe
     from flask_hotreload.worlds import World
 
+_log = logging.getLogger("flask_hotreload")
+
 
 @dataclass(eq=False)
 class Ending:
@@ -20,6 +23,16 @@ class Ending:
 
     callback: Callable[[], object]
     module: str
+
+
+def run_endings(endings: list[Ending], number: int) -> None:
+    """Run each once, the last one first; none is left. ``number`` is the generation's. Cannot fail."""
+    while endings:
+        callback = endings.pop().callback
+        try:
+            callback()
+        except Exception:  # noqa: BLE001  # foreign code; the other callbacks run all the same
+            _log.exception("on_retire callback %r of generation %d failed", callback, number)
 
 
 @dataclass(eq=False)

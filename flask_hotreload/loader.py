@@ -188,18 +188,17 @@ class ModuleLoader:
         """Name → new module, in the order of import; after the commit too."""
         return self.world.staged() if self._staged is None else self._staged.copy()
 
-    def commit(self) -> Exchange:
+    def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """Make the new modules the live ones, on their packages as well. Cannot fail; runs no foreign code.
 
+        ``before`` is called with what will be taken away, while it is still there.
         From here on tracebacks quote the source that runs, whatever happens to the file.
         """
         self._staged = self.world.staged()
-        displaced = self.world.commit()
         self._quote(self._staged)
-        lines = {file: linecache.cache.get(file) for file in self._lines}
-        linecache.cache.update(self._lines)
+        exchange = _commit(self.world, self._lines, self._snapshot.roots, self._keep, before)
         self._forget()
-        return Exchange(displaced, lines, self._snapshot.roots, self._keep)
+        return exchange
 
     def abort(self) -> None:
         """Forget the new modules. New code that still runs in the staged context can import nothing more."""
@@ -246,16 +245,27 @@ class KeptModules:
         self._lines = _lines_of(self.staged, snapshot)
         self.world.survey()
 
-    def commit(self) -> Exchange:
+    def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """As :meth:`ModuleLoader.commit`."""
-        displaced = self.world.commit()
-        lines = {file: linecache.cache.get(file) for file in self._lines}
-        linecache.cache.update(self._lines)
-        return Exchange(displaced, lines, self._snapshot.roots, self._keep)
+        return _commit(self.world, self._lines, self._snapshot.roots, self._keep, before)
 
     def abort(self) -> None:
         """As :meth:`ModuleLoader.abort`; what it is made of stays where it was."""
         self.world.close()
+
+
+def _commit(
+    world: World,
+    fresh: dict[str, Any],
+    roots: ResolvedRoots,
+    keep: Collection[str],
+    before: Callable[[Exchange], object],
+) -> Exchange:
+    """``fresh``: what ``linecache`` is to hold."""
+    lines = {file: linecache.cache.get(file) for file in fresh}
+    displaced = world.commit(lambda displaced: before(Exchange(displaced, lines, roots, keep)))
+    linecache.cache.update(fresh)
+    return Exchange(displaced, lines, roots, keep)
 
 
 def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:

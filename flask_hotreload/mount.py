@@ -35,7 +35,7 @@ class Mount:
     ``prefix``
         Of the control routes; empty if there are none.
     ``before``
-        The table whose dispatchers hand their locks on to those of the same names.
+        The table whose dispatchers hand their locks on to those of the same names, until :meth:`forget_before`.
     ``changed()``
         Called after each registration.
     ``other_settings``
@@ -120,6 +120,10 @@ class Mount:
             )
             for name, method in group.methods()
         ]
+
+    def forget_before(self) -> None:
+        """Hold nothing of the generation before any longer; the locks have been handed on."""
+        self._before = DispatchTable()
 
     # While the application is set up ---------------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
 from types import FrameType, ModuleType
@@ -234,10 +234,11 @@ class Overlay(MutableMapping[str, ModuleType]):
             self._leaving = {name for name in names if self.owns(name)}
             self._surveyed = names.keys()
 
-    def commit(self) -> Displaced:
+    def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:
         """Make these modules the live ones, and let go of them here. Cannot fail.
 
-        Without :attr:`fallback` they take the place of every project module: those that are missing here go.
+        ``before`` is called with what this will take away: contexts that are to go on seeing that never see anything
+        else. Without :attr:`fallback` these modules take the place of every project module: those missing here go.
         """
         live = interpreter.live
         own = self._own.copy()
@@ -252,6 +253,7 @@ class Overlay(MutableMapping[str, ModuleType]):
             if package is not None and parent not in own:
                 attributes[name] = package, value
                 displaced.attributes[name] = package, vars(package).get(child, ABSENT)
+        before(displaced)
         _assign(own, attributes)
         self.committed = True
         self._let_go()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import copy
+import functools
 import logging
 import os
 import socket
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from flask_hotreload.caches import forget_lines, forget_types
 from flask_hotreload.document import Document, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
-from flask_hotreload.generation import Afterlife, Generation, Kept, worth_keeping
+from flask_hotreload.generation import Afterlife, Generation, Kept, run_endings, worth_keeping
 from flask_hotreload.host import Asked, Given, Host, Limits
 from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.mutex import Mutex
@@ -31,6 +32,7 @@ from flask_hotreload.staging import Joining, joining
 from flask_hotreload.transaction import Transaction
 
 if TYPE_CHECKING:
+    from flask_hotreload.loader import Exchange
     from flask_hotreload.recipe import Recipe
     from flask_hotreload.sources import ResolvedRoots, Roots, Snapshot
     from flask_hotreload.worlds import World
@@ -301,15 +303,20 @@ class Reloader:
         weakref.finalize(old, self._left, old.number, old.afterlife).atexit = False
         endings = tuple(old.afterlife.endings)
         self._releasing = threading.get_ident()
-        generation, exchange = transaction.release()
-        for world in self._worlds:
-            world.preserve(exchange.displaced)
-        old.afterlife.world = past = exchange.past(old.recipe.snapshot)
-        past.install()
-        self._worlds.add(past)
+        # Requests inside are in the past before anything else is live: at no moment do they find new modules.
+        generation = transaction.release(functools.partial(self._preserve, old))
         self.current = transaction.current = generation
         transaction.open()
-        self._keep_or_forget(Kept.of(old, past, endings), generation)
+        assert old.afterlife.world is not None
+        self._keep_or_forget(Kept.of(old, old.afterlife.world, endings), generation)
+
+    def _preserve(self, old: Generation, exchange: Exchange) -> None:
+        for world in self._worlds:
+            world.preserve(exchange.displaced)
+        past = exchange.past(old.recipe.snapshot)
+        past.install()
+        self._worlds.add(past)
+        old.afterlife.world = past
 
     def _keep_or_forget(self, old: Kept, new: Generation) -> None:
         self._parents[new.number] = new.parent
@@ -432,13 +439,8 @@ class Reloader:
             if afterlife.world is not None:
                 afterlife.world.uninstall()
                 afterlife.world = None
-            while afterlife.endings:
-                afterlife.ended = True
-                callback = afterlife.endings.pop().callback
-                try:
-                    callback()
-                except Exception:  # noqa: BLE001  # foreign code; the other callbacks run all the same
-                    _log.exception("on_retire callback %r of generation %d failed", callback, number)
+            afterlife.ended = afterlife.ended or bool(afterlife.endings)
+            run_endings(afterlife.endings, number)
             forget_types()
             self._application.notify("generation_retired", generation=number)
 

@@ -262,6 +262,7 @@ class Service:
 
     def publish(self, generation: Generation, joined: Joining) -> None:
         generation.mount.app.url_map = generation.routes
+        generation.mount.forget_before()
         self._kept.update(joined.kept)
         self._late.serve(generation.recipe.snapshot if generation.made_by_reload else None)
 

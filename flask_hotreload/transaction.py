@@ -31,7 +31,7 @@ from flask_hotreload.deadline import Deadline
 from flask_hotreload.dispatch import DispatchTable
 from flask_hotreload.effects import Effects
 from flask_hotreload.errors import CheckFailed, DrainTimeout, LoadError
-from flask_hotreload.generation import Afterlife, Generation, Kept
+from flask_hotreload.generation import Afterlife, Generation, Kept, run_endings
 from flask_hotreload.host import Asked, Given, Host, Limits
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.loader import Exchange, KeptModules, ModuleLoader
@@ -171,15 +171,18 @@ class Transaction:
             if checks:
                 self._verify(checks, budget)
 
-    def release(self) -> tuple[Generation, Exchange]:
-        """Make the new modules and routes the live ones. Nothing here can fail: whatever could was done before."""
+    def release(self, before: Callable[[Exchange], object]) -> Generation:
+        """Make the new modules and routes the live ones. Nothing here can fail: whatever could was done before.
+
+        ``before`` is called with what will be taken away, just before it is.
+        """
         assert self._loader is not None
         assert self.next is not None
         self.committed = True
-        exchange = self._loader.commit()
+        exchange = self._loader.commit(before)
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
         self._host.publish(self.next, self.joined)
-        return self.next, exchange
+        return self.next
 
     def open(self) -> None:
         """Open the gate and let the held requests in."""
@@ -197,12 +200,14 @@ class Transaction:
             self.open()
 
     def close(self) -> None:
-        """Let go of the thread and, unless committed, of everything staged."""
+        """Let go of the thread and, unless committed, of everything staged: a generation that never served ends here,
+        with its ``on_retire`` callbacks.
+        """
         self._turns.end()
         for thread in self._threads:
             thread.close()
-        if not self.committed and not self.hung and self._loader is not None:
-            self._loader.abort()
+        if not self.committed and not self.hung:
+            self._forget()
         if not self.hung:
             self._effects.close()
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
@@ -391,8 +396,12 @@ class Transaction:
         staged = self._loader.staged.values() if self._loader is not None else ()
         self._effects.restore_late([value for module in staged for value in vars(module).values()])
         self._effects.close()
+        self._forget()
+
+    def _forget(self) -> None:
         if self._loader is not None:
             self._loader.abort()
+        run_endings(self.joined.endings, self.number)
 
     def _not_taken(self, staged: Staged) -> list[str]:
         if not self.joined.registrations:

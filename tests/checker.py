@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from threading import Lock
@@ -45,6 +45,7 @@ class Checker:
 
     ``one_code``: whether the third rule holds; not over a restart, where generations keep their numbers while the
     code is that on disk. ``by``: what the second rule counts, ``"edition"`` where there are no generations.
+    ``headers``: what each client sends besides, a cookie say.
     """
 
     def __init__(
@@ -56,11 +57,13 @@ class Checker:
         timeout: float = 60.0,
         one_code: bool = True,
         by: str = "generation",
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         self._round = clients / rate  # seconds between two requests of one client
         self._load = Load(address, self._calls, clients=clients, rate=rate, timeout=timeout)
         self._one_code = one_code
         self._by = by
+        self._headers = headers or {}
         self._lock = Lock()  # guards all below
         self._editions: dict[int, int] = {}
         self._processes: dict[str, list[int]] = {}  # by path, which names the client: who gave each of its answers
@@ -124,7 +127,7 @@ class Checker:
             return self._judge(path, status, body)
 
         while True:
-            yield Call(path, BODY, judge)
+            yield Call(path, BODY, judge, self._headers)
 
     def _judge(self, path: str, status: int, body: bytes) -> Generations:
         if status != 200:

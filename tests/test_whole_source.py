@@ -1,9 +1,14 @@
 """A reload of the whole source in one process: the application is made anew, beside the one that runs."""
 
+import gc
+import threading
+import weakref
+
 import pytest
 from conftest import Refused
 
 from flask_hotreload import ReloadInvalid
+from flask_hotreload.interpreter import interpreter
 
 ECHO = """
 calls = []
@@ -90,3 +95,56 @@ def test_a_rollback_serves_the_generation_before_and_another_one_goes_further_ba
         service.rpc.rollback()
     assert service.rpc.rollback(3).restores == 3
     assert page(service) == (200, "home 3")
+
+
+def test_generations_that_are_not_kept_are_garbage_although_each_took_over_the_locks_of_the_one_before(site):
+    service = site.serve(ECHO, keep_generations=1)
+    applications = []
+    for number in range(5):
+        service.rewrite(ECHO.replace('dispatcher("/api")', 'dispatcher("/api", lock=True)') + f"EDITION = {number}\n")
+        service.rpc.reload()
+        applications.append(weakref.ref(interpreter.live[service.name].app))
+    gc.collect()
+    assert [application() is not None for application in applications] == [False, False, False, True, True]
+
+
+RELEASED = """
+import importlib
+
+steps = rpc.keep("steps", dict)
+EDITION = 0
+
+class Releasing(Flask):
+    def __setattr__(self, name, value):
+        super().__setattr__(name, value)
+        if name == "url_map" and steps:  # it is being released: new modules are live, its requests are still held
+            steps["released"].set()
+            steps["answered"].wait(10)
+
+app.__class__ = Releasing
+
+@app.get("/slow")
+def slow():
+    steps["inside"].set()
+    steps["released"].wait(10)
+    return str(importlib.import_module(__name__).EDITION)
+"""
+
+
+def test_a_request_that_is_overtaken_finds_its_own_modules_from_the_moment_that_new_ones_are_live(site):
+    service = site.serve(RELEASED)
+    steps = {name: threading.Event() for name in ("inside", "released", "answered")}
+    service.rpc.keep("steps", dict).update(steps)
+    answers = []
+
+    def ask():
+        answers.append(page(service, "/slow"))
+        steps["answered"].set()
+
+    request = threading.Thread(target=ask)
+    request.start()
+    steps["inside"].wait(10)
+    service.rewrite(RELEASED.replace("EDITION = 0", "EDITION = 1"))
+    service.rpc.reload(timeout=0)
+    request.join(10)
+    assert answers == [(200, "0")]

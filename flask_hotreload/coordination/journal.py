@@ -77,6 +77,9 @@ class Journal:
         self._run(generation)
         return self._entries[generation].payload.parent
 
+    def label_of(self, generation: int) -> str | None:
+        return None if generation == self.began else self._entries[generation].payload.label
+
     def _run(self, generation: int) -> list[LiveRecord]:
         entry = self._entries.get(generation)
         earlier = [] if entry is None else [record for record in entry.payload.live if record.runs]

@@ -225,7 +225,10 @@ class Worker:
         journal = self.journal()
         runs = journal.recipe(generation)
         return Given(
-            recipe=self._recipe(runs), kept=self._reloader.kept.get(generation), parent=journal.parent_of(generation)
+            recipe=self._recipe(runs),
+            kept=self._reloader.kept.get(generation),
+            parent=journal.parent_of(generation),
+            label=journal.label_of(generation),
         )
 
     def _recipe(self, runs: Sequence[Payload]) -> Recipe:

@@ -1,0 +1,3 @@
+from flask_hotreload import HotRPC
+
+rpc = HotRPC()

@@ -1,0 +1,5 @@
+EDITION = 0
+
+
+class Production:
+    EDITION_OF_SETTINGS = EDITION
