@@ -50,7 +50,7 @@ def read_project(
 
     :raises ReloadInvalid: it was still being written after :data:`ROUNDS` readings, or a file of ``known`` has become
         a link that leaves the roots.
-    :raises LoadError: a file of ``known`` cannot be read any more.
+    :raises LoadError: a file of ``known`` cannot be read any more. Another one fails who imports it.
     """
     before = _Reading(roots, give_way)
     for _ in range(ROUNDS):
@@ -99,7 +99,8 @@ class _Reading:
             except LoadError as error:
                 # Not a file, as a pipe; or removed since it was listed.
                 if error.original is not None and not isinstance(error.original, FileNotFoundError):
-                    self.refused[real] = error
+                    # Without the exception, whose traceback would keep all that is on the stack.
+                    self.refused[real] = LoadError(str(error), file=error.file)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, _Reading):
@@ -117,7 +118,9 @@ class _Reading:
 
     def snapshot(self, known: Mapping[str, Source]) -> Snapshot:
         sources = {real: _source(real, data, known) for real, data in self.found.items()}
-        return Snapshot(self._roots, sources, sealed=True, undecided=sources.keys() - known.keys())
+        return Snapshot(
+            self._roots, sources, sealed=True, undecided=sources.keys() - known.keys(), refused=self.refused
+        )
 
 
 def _refuse_leaving(roots: ResolvedRoots, missing: Iterable[str]) -> None:

@@ -8,6 +8,7 @@ sources of one transaction: however often a file is asked for, it is read once.
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import marshal
@@ -300,6 +301,8 @@ class Snapshot:
         True: there is nothing beyond ``sources``; the disk is never read.
     ``undecided``
         Real paths of ``sources`` that nobody has said yet how to show: the first who reads one does.
+    ``refused``
+        Real path → why a file that is there could not be read; who asks for it is told.
     """
 
     def __init__(
@@ -309,11 +312,13 @@ class Snapshot:
         *,
         sealed: bool = False,
         undecided: Iterable[str] = (),
+        refused: Mapping[str, LoadError] | None = None,
     ) -> None:
         self.roots = roots
         self.sealed = sealed
         self._sources = dict(sources or {})
         self._undecided = set(undecided)
+        self._refused = dict(refused or {})
         self._digest: str | None = None
 
     @property
@@ -323,7 +328,7 @@ class Snapshot:
 
     def has(self, real: str) -> bool:
         """Whether :meth:`read` of a real path finds a file. It may still not compile."""
-        return real in self._sources or (not self.sealed and os.path.isfile(real))
+        return real in self._sources or real in self._refused or (not self.sealed and os.path.isfile(real))
 
     def has_folder(self, real: str) -> bool:
         """Whether there is a folder in which :meth:`read` may find something."""
@@ -339,6 +344,8 @@ class Snapshot:
         source = self._sources.get(real)
         if source is None:
             path = shown or real
+            if real in self._refused:
+                raise copy.copy(self._refused[real])  # a raise would hang its traceback on the one that is kept
             if self.sealed:
                 raise LoadError(f"{path}: there is no such file in the sources of this reload", file=path)
             # Two threads that read at once get one source all the same.

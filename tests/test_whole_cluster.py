@@ -101,9 +101,10 @@ def test_a_later_worker_serves_the_committed_source_whatever_lies_on_disk(runnin
 def test_a_rollback_leads_back_on_every_worker_and_another_one_further(running):
     for edition in (1, 2, 3):
         running.edit(edition)
-        running.reload(WHOLE)
+        running.reload({"label": f"v{edition}"})
     report = rollback(running)
     assert (report["generation"], report["restores"], report["trigger"]) == (4, 2, "rollback")
+    assert (report["label"], running.status()["label"]) == ("v2", "v2")
     assert served(running) == (2, 4)
     assert rollback(running)["restores"] == 1
     assert served(running) == (1, 5)

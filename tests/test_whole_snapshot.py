@@ -108,22 +108,35 @@ def unreadable(monkeypatch, name):
 def test_a_file_that_cannot_be_read_is_named(tmp_path, monkeypatch, quick):
     deploy(tmp_path, 1, 3)
     unreadable(monkeypatch, "part_1.py")
+    snapshot = read_project(Roots([tmp_path]).resolve(), {})
     with pytest.raises(LoadError, match=r"part_1\.py: Permission denied"):
-        read_project(Roots([tmp_path]).resolve(), {})
+        snapshot.read(str(tmp_path / "part_1.py"))
 
 
-def test_a_service_starts_beside_a_file_that_it_may_not_read(site, monkeypatch):
+def test_a_reload_beside_a_file_that_has_become_unreadable_is_refused(tmp_path, monkeypatch, quick):
+    deploy(tmp_path, 1, 3)
+    before = read_project(Roots([tmp_path]).resolve(), {})
+    unreadable(monkeypatch, "part_1.py")
+    with pytest.raises(LoadError, match=r"part_1\.py: Permission denied"):
+        read_project(Roots([tmp_path]).resolve(), before.sources)
+
+
+def test_a_service_starts_and_reloads_beside_a_file_that_it_may_not_read_unless_it_imports_it(site, monkeypatch):
     site.write("secret.py", "key = 1")
     with monkeypatch.context() as patched:
         unreadable(patched, "secret.py")
         site.serve('@rpc.dispatcher("/api")\ndef which() -> int: return 0')
         assert site.call("which") == 0
         site.rewrite('@rpc.dispatcher("/api")\ndef which() -> int: return 1')
-        with pytest.raises(LoadError, match=r"secret\.py: Permission denied"):
+        site.rpc.reload()
+        assert site.call("which") == 1
+        site.rewrite('import secret\n@rpc.dispatcher("/api")\ndef which() -> int: return 2')
+        with pytest.raises(LoadError, match="Permission denied") as caught:
             site.rpc.reload()
-        assert site.call("which") == 0
+        assert caught.value.file.endswith(("secret.py", f"{site.name}.py"))
+        assert site.call("which") == 1
     site.rpc.reload()
-    assert site.call("which") == 1
+    assert site.call("which") == 2
 
 
 def test_a_service_starts_while_files_are_being_written(site, monkeypatch, quick):

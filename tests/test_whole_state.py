@@ -338,12 +338,14 @@ def test_callbacks_run_in_reverse_and_then_the_signal_over_reloads_and_rollbacks
     until(lambda: retired == [*of_1, (3, "first")], "generation 3 was not retired")
 
 
-def test_callbacks_of_an_aborted_reload_never_run_and_those_of_what_runs_wait(service, retired):
+def test_callbacks_of_an_aborted_reload_run_at_its_end_and_those_of_what_runs_wait(service, retired):
     service.write("part_with_end.py", "")
     release(service, 1, ENDS)
     write(service, 2, ENDS + "1 / 0")
     with pytest.raises(LoadError):
         service.rpc.reload()
+    assert [each for each in retired if isinstance(each, str)] == ["second of 2", "first of 2"]
+    retired.clear()
     release(service, 3)
     until(lambda: (1, service.name) in retired, "generation 1 was not retired")
     assert [each for each in retired if isinstance(each, str)] == ["second of 1", "first of 1"]

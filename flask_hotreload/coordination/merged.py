@@ -88,6 +88,7 @@ def merged(
     told = next((report for report in reports if report.changes or report.modules), None)
     return replace(
         base,
+        label=base.label if base.label is not None else next((report.label for report in reports), None),
         restores=next((report.restores for report in reports if report.restores is not None), None),
         digest=next((report.digest for report in reports if report.digest is not None), None),
         timings=_longest([report.timings for report in reports]),
