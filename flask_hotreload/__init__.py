@@ -14,12 +14,14 @@ from flask_hotreload.errors import (
     WorkerFailed,
 )
 from flask_hotreload.extension import HotRPC
+from flask_hotreload.record_filter import GenerationFilter
 from flask_hotreload.report import ReloadReport
 
 __all__ = [
     "ApplyError",
     "CheckFailed",
     "DrainTimeout",
+    "GenerationFilter",
     "HotRPC",
     "HotReloadError",
     "JSONRPCError",

@@ -7,6 +7,7 @@ The keys are listed in :data:`KEYS`. As an argument a key may be written without
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from flask_hotreload.origin import Origin
 
 PREFIX = "HOTRELOAD_"
 _MINIMUM_TOKEN = 16
+_HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, section 5.6.2
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -37,6 +39,7 @@ class Config:
     application: str | None
     exempt: tuple[str, ...]
     max_batch: int
+    header: str | None
     coordinator: str
     deployment: str | None
     release: str | None
@@ -210,6 +213,13 @@ def _text(name: str, value: Any) -> str | None:
     return value
 
 
+def _header(name: str, value: Any) -> str | None:
+    header = _text(name, value)
+    if header is not None and not _HEADER.fullmatch(header):
+        raise ValueError(f"{name} must be the name of a header, such as 'X-Generation', not {value!r}")
+    return header
+
+
 def _secret(name: str, value: Any) -> str | None:
     key = _text(name, value)
     if key is not None and len(key) < _MINIMUM_TOKEN:
@@ -232,6 +242,7 @@ KEYS: dict[str, Key] = {
     "HOTRELOAD_APPLICATION": Key(None, _origin),
     "HOTRELOAD_EXEMPT": Key((), _paths),
     "HOTRELOAD_MAX_BATCH": Key(1000, _positive),
+    "HOTRELOAD_HEADER": Key(None, _header),
     "HOTRELOAD_COORDINATOR": Key("auto", _coordinator),
     "HOTRELOAD_DEPLOYMENT": Key(None, _text),
     "HOTRELOAD_RELEASE": Key(None, _text),

@@ -7,6 +7,7 @@
 ``GET /_reload/generations/ID``  one report
 ``POST /_reload/rollback``       ``{"to": 3}`` or nothing; answers the report
 ``GET /_reload/health``          200, or 503 while the worker catches up; needs no token
+``GET /_reload/metrics``         for Prometheus; 501 without prometheus-client
 ===============================  ==========================================================================
 
 All but health need ``Authorization: Bearer TOKEN``, looked at before the body is.
@@ -35,6 +36,7 @@ from flask_hotreload.errors import (
     StoreUnavailable,
     WorkerFailed,
 )
+from flask_hotreload.metrics import MetricsUnavailable
 from flask_hotreload.problem import MIMETYPE, problem
 
 if TYPE_CHECKING:
@@ -89,6 +91,7 @@ class Control:
         status: Callable[[], dict[str, Any]],
         history: Callable[[], list[ReloadReport]],
         healthy: Callable[[], bool] = lambda: True,
+        metrics: Callable[[str], tuple[bytes, str]] | None = None,
     ) -> None:
         self._prefix = prefix
         self._tokens = tokens
@@ -98,6 +101,7 @@ class Control:
         self._status = status
         self._history = history
         self._healthy = healthy
+        self._metrics = metrics
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         request = Request(environ)
@@ -161,6 +165,9 @@ class Control:
         if head == "generations":
             self._only(request, "GET", "HEAD")
             return self._past(identity), "history"
+        if route == "metrics" and self._metrics is not None:
+            self._only(request, "GET", "HEAD")
+            return self._scraped(self._metrics, request.headers.get("Accept", "")), "metrics"
         raise Refused(404, f"there is no control route {request.path!r}")
 
     def _past(self, identity: str) -> Response:
@@ -171,6 +178,13 @@ class Control:
             if report.id == identity:
                 return _json(report.to_dict())
         raise Refused(404, f"no report with the id {identity!r} among the last {len(reports)}")
+
+    def _scraped(self, metrics: Callable[[str], tuple[bytes, str]], accept: str) -> Response:
+        try:
+            body, content_type = metrics(accept)
+        except MetricsUnavailable as error:
+            raise Refused(501, str(error)) from None
+        return Response(body, content_type=content_type, headers={"Cache-Control": "no-store"})
 
     def _only(self, request: Request, *methods: str) -> None:
         if request.method not in methods:

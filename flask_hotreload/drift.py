@@ -13,9 +13,11 @@ from flask_hotreload.project import python_files
 from flask_hotreload.sources import read_source
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterable, Mapping
 
     from flask_hotreload.sources import Place, ResolvedRoots, Roots, Snapshot
+
+_LISTED = 5  # files that a line names
 
 
 def changed(before: Snapshot, after: Snapshot, ignoring: Collection[Place | None] = ()) -> bool:
@@ -48,6 +50,18 @@ def state_of(snapshot: Snapshot) -> State:
     return State(roots.real, {roots.place(real): source.digest for real, source in snapshot.sources.items()})
 
 
+class Known(NamedTuple):
+    """The sources of a generation."""
+
+    number: int
+    label: str | None
+    snapshot: Snapshot
+
+    @property
+    def name(self) -> str:
+        return self.label or f"generation {self.number}"
+
+
 class _File(NamedTuple):
     path: str
     digest: str
@@ -76,15 +90,23 @@ class Drift:
         A file is known by its place below the root, so a link that was switched to another folder alone is no change.
         """
         roots = self._roots.resolve()
-        runs = {roots.place(real): _File(real, source.digest) for real, source in running.sources.items()}
+        return _differences(running, roots, self._on_disk(roots))
+
+    def described(self, running: Known, others: Iterable[Known]) -> str | None:
+        """The same in a line for people, by name if the disk holds what one of the ``others`` was made from.
+
+        ``None``: a restart would load what runs.
+        """
+        roots = self._roots.resolve()
         disk = self._on_disk(roots)
-        found = []
-        for place in runs.keys() | disk.keys():
-            was, now = runs.get(place), disk.get(place)
-            if was is None or now is None or was.digest != now.digest:
-                change = "added" if was is None else "deleted" if now is None else "modified"
-                found.append({"file": (now or was or _File("", "")).path, "change": change})
-        return sorted(found, key=lambda change: change["file"])
+        pending = _differences(running.snapshot, roots, disk)
+        if not pending:
+            return None
+        for other in sorted(others, reverse=True, key=lambda known: known.number):
+            if not _differences(other.snapshot, roots, disk):
+                return f"disk has {other.name}, {running.name} runs; after a restart {other.name} would"
+        files = f"{len(pending)} files on disk differ" if len(pending) > 1 else "1 file on disk differs"
+        return f"{files} from {running.name}, which runs; after a restart what is on disk would: {_listed(pending)}"
 
     def disk(self) -> State:
         """What lies on disk now. It may be read while it is being written."""
@@ -110,3 +132,19 @@ class Drift:
                 continue  # gone, no file, or not ours to read: it is not there for us
             found[roots.place(path)] = _File(path, known.digest, status.st_ctime_ns)
         return found
+
+
+def _differences(running: Snapshot, roots: ResolvedRoots, disk: Mapping[Place | None, _File]) -> list[dict[str, str]]:
+    runs = {roots.place(real): _File(real, source.digest) for real, source in running.sources.items()}
+    found = []
+    for place in runs.keys() | disk.keys():
+        was, now = runs.get(place), disk.get(place)
+        if was is None or now is None or was.digest != now.digest:
+            change = "added" if was is None else "deleted" if now is None else "modified"
+            found.append({"file": (now or was or _File("", "")).path, "change": change})
+    return sorted(found, key=lambda change: change["file"])
+
+
+def _listed(pending: list[dict[str, str]]) -> str:
+    shown = ", ".join(f"{change['file']} {change['change']}" for change in pending[:_LISTED])
+    return shown if len(pending) <= _LISTED else f"{shown}, …"

@@ -115,6 +115,8 @@ class HotRPC:
         self._mount = service.current
         service.install(self._control(service) if config.http else None)
         service.arrange()
+        service.metrics.begin()
+        service.warn_when_started()
         if config.http and not config.token and app.debug:
             self._token = secrets.token_urlsafe()
             announce_token(self._token, config.url_prefix)
@@ -286,6 +288,11 @@ class HotRPC:
         """The number of the generation that this request runs; outside of requests, the process's. 0 at start."""
         return self._served.pinned.number
 
+    @property
+    def label(self) -> str | None:
+        """The label of that generation."""
+        return self._served.pinned.label
+
     def history(self) -> list[ReloadReport]:
         """The reports of the last 100 attempts, newest first."""
         return self._served.reloader.history
@@ -393,6 +400,7 @@ class HotRPC:
             status=lambda: status_of(service),
             healthy=lambda: service.membership.joined,
             history=lambda: service.reloader.history,
+            metrics=service.metrics.exposition,
         )
 
     def __repr__(self) -> str:

@@ -17,6 +17,7 @@ from flask_hotreload.mutex import Mutex
 from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, url_of
 from flask_hotreload.serial import serialized
 from flask_hotreload.staging import aliases_of
+from flask_hotreload.stamp import stamped
 from flask_hotreload.views import Views
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Mount:
         Called after each registration.
     ``other_settings``
         The names of the settings that the application gives and that are not the process's.
+    ``header``
+        Of each answer, for the number of the generation that gave it; ``None``: none.
     """
 
     def __init__(
@@ -53,10 +56,11 @@ class Mount:
         before: DispatchTable | None = None,
         changed: Callable[[], object] = lambda: None,
         other_settings: Sequence[str] = (),
+        header: str | None = None,
     ) -> None:
         self.app = app
         self.other_settings = other_settings
-        self.wsgi_app = app.wsgi_app
+        self.wsgi_app = app.wsgi_app if header is None else stamped(app.wsgi_app, header, pinned)
         self.table = DispatchTable()
         self.sealed = False
         self._lock = lock

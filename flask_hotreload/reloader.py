@@ -53,6 +53,9 @@ class Application(Host, Protocol):
     def notify(self, event: str, **keywords: Any) -> None:
         """Send the signal ``event``. Cannot fail."""
 
+    def attempted(self, report: ReloadReport) -> None:
+        """An attempt that this process was asked for has ended so. Cannot fail."""
+
 
 class Conductor(Protocol):
     """Runs all steps of a transaction."""
@@ -371,6 +374,7 @@ class Reloader:
         self._running = None
         self._retire()
         report = self.report_of(transaction, error)
+        _log.debug("in this worker: %s", report.summary())
         if transaction.committed:
             self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
         elif error is not None:
@@ -470,6 +474,7 @@ class Reloader:
             self.conductor.remember(attempt.report)
         level = logging.INFO if attempt.report.error is None else logging.WARNING
         _log.log(level, "%s", attempt.report.summary())
+        self._application.attempted(attempt.report)
 
 
 class _Attempt(NamedTuple):

@@ -71,6 +71,14 @@ class ErrorReport(msgspec.Struct, frozen=True):
     traceback: str | None = None
     worker: str | None = None
 
+    @property
+    def located(self) -> str:
+        """The message, with file and line in front unless it names them."""
+        if self.file is None:
+            return self.message
+        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        return self.message if place in self.message else f"{place}: {self.message}"
+
 
 class ReloadReport(msgspec.Struct, frozen=True):
     """What one reload did, or why it did nothing. ``to_dict()`` is the JSON form.
@@ -105,15 +113,22 @@ class ReloadReport(msgspec.Struct, frozen=True):
         """One line for a log."""
         label = f" {self.label!r}" if self.label else ""
         if self.error is not None:
-            message = (
-                self.error.message if len(self.error.message) <= _LONGEST else self.error.message[:_LONGEST] + "…"
+            told = f"{self.error.type}: {_shortened(self.error.located)}"
+        else:
+            told = (
+                f"generation {self.previous} → {self.generation}, {len(self.changes)} changes, "
+                f"pause {self.timings.pause_ms:.2f} ms, held {self.drain.held}, total {self.timings.total_ms:.1f} ms"
             )
-            return f"reload {self.id}{label} {self.status}: {self.error.type}: {message}"
-        return (
-            f"reload {self.id}{label} {self.status}: generation {self.previous} → {self.generation}, "
-            f"{len(self.changes)} changes, pause {self.timings.pause_ms:.2f} ms, held {self.drain.held}, "
-            f"total {self.timings.total_ms:.1f} ms"
-        )
+        return _printable(f"reload {self.id}{label} {self.status}: {told}")
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def _printable(text: str) -> str:
+    """``text`` on one line: what a client or an exception has put into it cannot begin another."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def describe_error(error: BaseException, *, worker: str | None = None) -> ErrorReport:

@@ -40,7 +40,7 @@ from flask_hotreload.barrier import Barrier
 from flask_hotreload.deadline import Deadline
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from types import TracebackType
 
 #: The innermost slot of this context; it may have been released since (a stale marker, which counts for nothing).
@@ -102,6 +102,8 @@ class ReadersWriterLock:
     """See the module's documentation for what is guaranteed."""
 
     def __init__(self) -> None:
+        #: Told the seconds that each reader was held, once it is inside. Must not raise.
+        self.on_held: Callable[[float], object] | None = None
         self._readers: dict[Slot, Slot] = {}  # slot → the outermost slot that it belongs to
         self._passes: dict[Slot, None] = {}
         self._reset()
@@ -158,6 +160,8 @@ class ReadersWriterLock:
             with self._mutex:
                 barrier.held += 1
             if self._held_at(barrier, {slot: slot}):
+                if self.on_held is not None:
+                    self.on_held(monotonic() - slot.since)
                 return None
 
     def _enter_nested(self, slot: Slot, marker: Slot | None) -> Slot | None:

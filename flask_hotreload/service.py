@@ -16,16 +16,17 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from flask_hotreload import checks, signals
+from flask_hotreload import boot, checks, record_filter, signals
 from flask_hotreload.config import Config
 from flask_hotreload.dispatch import DispatchTable
-from flask_hotreload.drift import Drift, State, changed, state_of
+from flask_hotreload.drift import Drift, Known, State, changed, state_of
 from flask_hotreload.errors import LoadError, ReloadInvalid
 from flask_hotreload.finder import is_kept
 from flask_hotreload.generation import Generation
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.late_imports import LateImports
 from flask_hotreload.membership import Membership
+from flask_hotreload.metrics import Metrics
 from flask_hotreload.middleware import HotReloadMiddleware
 from flask_hotreload.mount import Mount
 from flask_hotreload.mutex import Mutex
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from flask_hotreload.document import Check
     from flask_hotreload.loader import ModuleLoader
     from flask_hotreload.namespaces import Namespace
+    from flask_hotreload.report import ReloadReport
     from flask_hotreload.sources import Place, ResolvedRoots, Snapshot, Source
 
 _log = logging.getLogger("flask_hotreload")
@@ -74,11 +76,13 @@ class Service:
         base = project_at_start(self.roots.resolve())
         first = Generation(0, DispatchTable(), app.url_map, app.wsgi_app, Recipe(base))
         self.reloader = Reloader(self, config, first, keep=config.keep_generations)
+        record_filter.remember(self.reloader)
         self.release = base.digest
         mount = self._mount_of(app, changed=self._set_up)
-        self.reloader.current = replace(first, routes=app.url_map, mount=mount)
+        self.reloader.current = replace(first, routes=app.url_map, mount=mount, wsgi_app=mount.wsgi_app)
         self.membership = Membership(self)
         self._watcher = Watcher(self) if config.watch else None
+        self.metrics = Metrics(self)
         self.middleware: Any = app.wsgi_app  # a WSGI application
         _services.add(self)
 
@@ -119,6 +123,7 @@ class Service:
             pinned=lambda: self.reloader.pinned,
             max_batch=self.config.max_batch,
             prefix=self.config.url_prefix if self.config.http else "",
+            header=self.config.header,
             **options,
         )
 
@@ -225,12 +230,23 @@ class Service:
         return mount.routes(table, current, undo, give_way=give_way)
 
     def explain(self, error: LoadError) -> LoadError:
-        """Flask refuses ``@app.route`` once it serves; only a reload of the whole source can take in such a file."""
+        """Flask refuses ``@app.route`` once it serves; only a reload of the whole source can take in such a file.
+
+        prometheus-client refuses a second metric of one name.
+        """
         if isinstance(error.original, AssertionError) and "setup method" in str(error.original):
             return LoadError(
                 f"{error.file}:{error.line}: this file sets up the running application (a route, a hook), "
                 "which a reload of dispatchers cannot do; put dispatchers into a file of their own, or reload the "
                 "whole source",
+                file=error.file,
+                line=error.line,
+                original=error.original,
+            )
+        if isinstance(error.original, ValueError) and "Duplicated timeseries" in str(error.original):
+            return LoadError(
+                f"{error}. A metric of prometheus-client is made once per process: keep it, as in "
+                "rpc.keep('orders', lambda: Counter('orders', '…')), or in a module that HOTRELOAD_KEEP names",
                 file=error.file,
                 line=error.line,
                 original=error.original,
@@ -290,9 +306,17 @@ class Service:
         except Exception:  # noqa: BLE001  # a receiver's fault is not the reload's
             _log.exception("a receiver of the signal %s failed", event)
 
+    def attempted(self, report: ReloadReport) -> None:
+        self.metrics.observe(report)
+        if report.status == "committed" and report.restores is not None:
+            self._warn_of_drift()  # what is on disk is what has just been left
+
     def pending(self) -> list[dict[str, str]]:
         """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""
-        return self._drift.pending(self.reloader.current.recipe.snapshot.with_sources(self._kept_sources))
+        return self._drift.pending(self._runs())
+
+    def _runs(self) -> Snapshot:
+        return self.reloader.current.recipe.snapshot.with_sources(self._kept_sources)
 
     def _remember_kept_sources(self) -> None:
         """What kept modules were made from: they go on running it whatever a reload of the whole source reads."""
@@ -315,6 +339,34 @@ class Service:
     def asks_for_all(self) -> bool:
         """Whether it is this process that asks for reloads, of all that serve the same deployment."""
         return self.membership.leads
+
+    def drift(self) -> str | None:
+        """The same in a line for people; ``None``: a restart would load what runs."""
+        current = self.reloader.current
+        known = [Known(each.number, each.label, each.recipe.snapshot) for each in self.reloader.kept.values()]
+        return self._drift.described(Known(current.number, current.label, self._runs()), known)
+
+    def warn_when_started(self) -> None:
+        """Have a worker that starts, and then serves what was committed, warn if that is not what lies on disk."""
+        this = weakref.ref(self)
+
+        def look(place: object) -> None:
+            service = this()
+            if service is not None and service.reloader.current.number > 0:
+                service._warn_of_drift()
+
+        if self.membership.expected:
+            boot.before_serving(look)
+
+    def _warn_of_drift(self) -> None:
+        """Cannot fail."""
+        try:
+            drift = self.drift()
+        except Exception:  # noqa: BLE001  # whatever is wrong with the disk, the reload is over
+            _log.exception("what lies on disk cannot be compared with what runs")
+            return
+        if drift is not None:
+            _log.warning("%s", drift)
 
     # Kept objects ----------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """What an import leaves behind outside of modules. It cannot be undone, so it is told.
 
 Counted are things that new code makes and that nothing removes with its module: threads that run its functions,
-logging handlers, ``atexit`` callbacks, signal handlers.
+logging handlers, ``atexit`` callbacks, signal handlers, collectors of prometheus-client; and the files and sockets
+that its modules hold open.
 """
 
 from __future__ import annotations
@@ -9,7 +10,17 @@ from __future__ import annotations
 import atexit
 import logging
 import signal
+import sys
 import threading
+from typing import TYPE_CHECKING, Any
+
+from flask_hotreload.open_files import held_open, open_now
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from types import ModuleType
+
+_OWN_COLLECTORS = {f"prometheus_client.{name}_collector" for name in ("process", "platform", "gc")}
 
 #: What the names of this package's own threads begin with.
 THREAD_PREFIX = "hotreload-"
@@ -23,6 +34,8 @@ class Census:
         self._handlers = set(_handlers())
         self._at_exit = _exit_callbacks()
         self._signals = _signals()
+        self._collectors = _collectors()
+        self._open = open_now()
 
     def differences(self) -> list[str]:
         """What there is now and was not then, one line each."""
@@ -44,7 +57,19 @@ class Census:
             for number, handler in _signals().items()
             if self._signals.get(number) is not handler
         ]
+        found += [
+            f"a collector {name!r} was registered with prometheus-client"
+            for collector, name in _collectors().items()
+            if collector not in self._collectors
+        ]
         return found
+
+    def opened(self, modules: Mapping[str, ModuleType]) -> list[str]:
+        """What these new modules hold open that was not open then, one line each."""
+        opened = open_now() - self._open  # by whomever
+        if not opened:
+            return []
+        return [f"module {name!r} holds {what} open" for name, what in held_open(modules) if what in opened]
 
 
 def _runs_user_code(thread: threading.Thread) -> bool:
@@ -70,6 +95,17 @@ def _handlers() -> dict[logging.Handler, str]:
         for logger in loggers
         if isinstance(logger, logging.Logger)
         for handler in list(logger.handlers)
+    }
+
+
+def _collectors() -> dict[Any, str]:
+    """Every collector of prometheus-client's own registry, but those that it registers itself → its name."""
+    client = sys.modules.get("prometheus_client")
+    registered: dict[Any, list[str]] = getattr(getattr(client, "REGISTRY", None), "_collector_to_names", {})
+    return {
+        collector: min(names, key=len, default=type(collector).__name__)  # the others are that with an ending
+        for collector, names in registered.copy().items()
+        if type(collector).__module__ not in _OWN_COLLECTORS
     }
 
 

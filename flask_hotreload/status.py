@@ -19,12 +19,11 @@ def status_of(service: Service) -> dict[str, Any]:
     """Plain JSON values; the keys are part of the contract with operators' scripts."""
     reloader = service.reloader
     current, lock, last = reloader.current, reloader.lock, next(iter(reloader.history), None)
-    release = service.membership.release or service.release
     return {
         "generation": current.number,
         "previous": current.number - 1 if current.number else None,
         "label": current.label,
-        "release": release,
+        "release": _release_of(service),
         "dispatchers": [_dispatcher(dispatcher) for dispatcher in current.table],
         "in_flight": lock.in_flight,
         "held": lock.held,
@@ -32,16 +31,17 @@ def status_of(service: Service) -> dict[str, Any]:
             {"method": reader.method, "path": reader.path, "age_ms": round(reader.age_ms, 3)}
             for reader in lock.readers()
         ],
-        "workers": _workers(service, release),
+        "workers": workers_of(service),
         "pending": service.pending(),
+        "drift": service.drift(),
         "tainted": reloader.tainted,
         "last": last.to_dict() if last is not None else None,
     }
 
 
-def _workers(service: Service, release: str) -> list[dict[str, Any]]:
+def workers_of(service: Service) -> list[dict[str, Any]]:
     """This worker as it is now, the others as they last told the store; this one alone if the store is away."""
-    me = _myself(service, release)
+    me = _myself(service, _release_of(service))
     try:
         members = service.membership.members()
         now = service.membership.now()
@@ -49,6 +49,10 @@ def _workers(service: Service, release: str) -> list[dict[str, Any]]:
         return [me]
     others = [_member(member, now) for member in members if member.id != me["id"]]
     return sorted([me, *others], key=lambda worker: str(worker["id"]))
+
+
+def _release_of(service: Service) -> str:
+    return service.membership.release or service.release
 
 
 def _myself(service: Service, release: str) -> dict[str, Any]:

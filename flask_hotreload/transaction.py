@@ -123,6 +123,8 @@ class Transaction:
             finally:
                 self._warnings += self._census.differences()
         if self.staged is not None:
+            if isinstance(self._loader, ModuleLoader):
+                self._warnings += self._census.opened(self._loader.staged)
             self._warnings += self._not_taken(self.staged)
             if self.document.data is None and self.next is not None:
                 assert self._loader is not None

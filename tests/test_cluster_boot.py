@@ -199,7 +199,7 @@ def test_a_later_hup_supersedes_an_earlier_one_and_every_hup_the_start():
 def test_gunicorn_takes_nothing_but_the_hooks_for_settings():
     from gunicorn.config import make_settings
 
-    assert vars(hooks).keys() & make_settings().keys() == {"on_reload", "post_fork"}
+    assert vars(hooks).keys() & make_settings().keys() == {"on_reload", "post_fork", "child_exit"}
 
 
 @pytest.mark.long

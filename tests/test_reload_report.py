@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import socket
+import textwrap
 import threading
 import weakref
 
@@ -357,6 +358,101 @@ def test_what_an_import_leaves_outside_of_modules_is_listed(service):
     assert "thread 'poller'" in warnings
     assert "logger 'handlers' got a handler <NullHandler" in warnings
     assert "1 atexit callback registered" in warnings
+
+
+@pytest.fixture
+def opens(service):
+    """Reload ``handlers.py`` with these lines in it; return the warnings. What it has opened is closed afterwards."""
+    closing = []
+
+    def reload(text, **document):
+        service.module.closing = closing
+        rate = "def rate(amount: int) -> int: return 2 * amount\n"
+        service.write("handlers.py", f"from {service.name} import closing\n{textwrap.dedent(text)}\n{rate}")
+        return list(service.reload("rate", **document).warnings)
+
+    yield reload
+    for each in closing:
+        each.close()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "log = open(PATH, 'w'); closing.append(log)",
+        "class Log:\n  def __init__(self): self.file = open(PATH, 'wb'); closing.append(self.file)\nlog = Log()",
+        "class Log:\n  file = open(PATH, 'w')\nclosing.append(Log.file)",
+        "def made():\n  file = open(PATH, 'w'); closing.append(file)\n  return lambda: file\nlog = made()",
+        "import tempfile; log = {'a': [open(PATH, 'w')]}; closing.append(log['a'][0])",
+    ],
+)
+def test_a_file_that_new_code_holds_open_is_listed(service, opens, text):
+    path = str(service.folder / "own.log")
+    assert opens(text.replace("PATH", repr(path))) == [f"module 'handlers' holds {path} open"]
+
+
+def test_a_socket_that_new_code_holds_open_is_listed(opens):
+    warnings = opens("import socket; listener = socket.socket(); closing.append(listener)")
+    assert warnings == ["module 'handlers' holds a socket open"]
+
+
+def test_what_new_code_has_closed_or_did_not_open_itself_is_not_listed(service, opens):
+    service.module.before = open(service.folder / "before.log", "w")  # noqa: SIM115  # it stays open
+    try:
+        text = f"""
+        import sys
+        from {service.name} import before
+        error = sys.stderr
+        with open(__file__) as own: own.read()
+        """
+        assert opens(text) == []
+    finally:
+        service.module.before.close()
+
+
+def test_what_a_request_opens_while_new_code_is_imported_is_not_listed(service, opens):
+    service.module.opened = []
+
+    def request():
+        service.module.opened.append(open(service.folder / "request.log", "w"))  # noqa: SIM115  # it stays open
+
+    service.module.request = request
+    try:
+        text = f"""
+        import threading
+        from {service.name} import request
+        thread = threading.Thread(target=request)
+        thread.start()
+        thread.join()
+        del thread, request
+        """
+        assert opens(text) == []
+    finally:
+        service.module.opened[0].close()
+
+
+def test_a_dry_run_lists_what_the_import_opens_too(service, opens):
+    path = str(service.folder / "own.log")
+    warnings = opens(f"log = open({path!r}, 'w'); closing.append(log)", dry_run=True)
+    assert warnings == [f"module 'handlers' holds {path} open"]
+
+
+def test_a_collector_that_new_code_registers_with_prometheus_client_is_listed(service, opens):
+    from prometheus_client import REGISTRY
+
+    try:
+        [warning] = opens("from prometheus_client import Counter\norders = Counter('listed_orders', 'Orders.')")
+        assert warning == "a collector 'listed_orders' was registered with prometheus-client"
+        assert opens("from prometheus_client import REGISTRY") == []
+    finally:
+        REGISTRY.unregister(REGISTRY._names_to_collectors["listed_orders"])
+
+
+def test_new_code_that_sets_a_signal_handler_is_refused_since_it_is_not_imported_on_the_main_thread(service):
+    service.write("handlers.py", "import signal\nsignal.signal(signal.SIGUSR2, signal.SIG_IGN)\n")
+    with pytest.raises(LoadError, match="main thread") as refused:
+        service.reload("rate")
+    assert refused.value.line == 2
 
 
 @pytest.mark.parametrize("kept", [0, 1, 3])
