@@ -5,17 +5,21 @@
 ``GET /_reload``                 status
 ``GET /_reload/generations``     the last 100 reports, newest first
 ``GET /_reload/generations/ID``  one report
-``POST /_reload/rollback``       ``{"to": 3}`` or nothing; answers the report
+``POST /_reload/rollback``       ``{"to": 3, "id": …}`` or nothing; answers the report
 ``GET /_reload/health``          200, or 503 while the worker catches up; needs no token
 ``GET /_reload/metrics``         for Prometheus; 501 without prometheus-client
 ===============================  ==========================================================================
 
-All but health need ``Authorization: Bearer TOKEN``, looked at before the body is.
+All but health need ``Authorization: Bearer TOKEN``, looked at before the body is. With ``Accept: text/event-stream``
+reload and rollback answer 200 and tell how far they have come (:mod:`flask_hotreload.progress`); the data of the last
+event, ``report``, is what else had been the answer: the report, or the problem document with its numeric ``status``.
 """
 
 from __future__ import annotations
 
+import functools
 import hmac
+import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,7 +28,7 @@ import msgspec
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
-from flask_hotreload import audit
+from flask_hotreload import audit, stream
 from flask_hotreload.errors import (
     ApplyError,
     CheckFailed,
@@ -38,11 +42,14 @@ from flask_hotreload.errors import (
 )
 from flask_hotreload.metrics import MetricsUnavailable
 from flask_hotreload.problem import MIMETYPE, problem
+from flask_hotreload.progress import Progress, untold
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import StartResponse, WSGIEnvironment
 
     from flask_hotreload.report import ReloadReport
+
+_log = logging.getLogger("flask_hotreload")
 
 _STATUS: dict[type[ReloadError], int] = {
     ReloadInvalid: 400,
@@ -86,8 +93,8 @@ class Control:
         prefix: str,
         tokens: Callable[[], Sequence[str]],
         max_body: int,
-        reload: Callable[[dict[str, Any], str, WSGIEnvironment], ReloadReport],
-        rollback: Callable[[int | None, str, WSGIEnvironment], ReloadReport],
+        reload: Callable[[dict[str, Any], str, WSGIEnvironment, Progress], ReloadReport],
+        rollback: Callable[[dict[str, Any], str, WSGIEnvironment, Progress], ReloadReport],
         status: Callable[[], dict[str, Any]],
         history: Callable[[], list[ReloadReport]],
         healthy: Callable[[], bool] = lambda: True,
@@ -118,7 +125,7 @@ class Control:
 
     def _audited(self, request: Request, route: str) -> Response:
         actor = request.remote_addr or "unknown"
-        outcome = "refused"
+        outcome: str | None = "refused"
         try:
             actor = self._authenticate(request, actor)
             response, outcome = self._answer(request, route, actor)
@@ -126,9 +133,8 @@ class Control:
             response, outcome = _refusal(refused), refused.detail
         except ReloadError as error:
             response, outcome = _failure(error), f"{type(error).__name__}: {error}"
-        audit.record(
-            actor=actor, method=request.method, path=request.path, status=response.status_code, outcome=outcome
-        )
+        if outcome is not None:
+            _audit(request, actor, response, outcome)
         return response
 
     def _authenticate(self, request: Request, address: str) -> str:
@@ -150,17 +156,19 @@ class Control:
             )
         return f"{address} tok:{audit.token_fingerprint(matching[0])}"
 
-    def _answer(self, request: Request, route: str, actor: str) -> tuple[Response, str]:
+    def _answer(self, request: Request, route: str, actor: str) -> tuple[Response, str | None]:
+        """The outcome is for the audit; ``None``: there is none yet, and it will be recorded when there is."""
         if route == "":
             if request.method == "POST":
-                report = self._reload(self._document(request), actor, request.environ)
-                return _json(report.to_dict()), report.summary()
+                document = self._document(request)
+                run = functools.partial(self._reload, document, actor, request.environ)
+                return self._carry_out(request, actor, run)
             self._only(request, "GET", "HEAD", "POST")
             return _json(self._status()), "status"
         if route == "rollback":
             self._only(request, "POST")
-            report = self._rollback(_rollback_to(self._document(request)), actor, request.environ)
-            return _json(report.to_dict()), report.summary()
+            wanted = _rollback_wanted(self._document(request))
+            return self._carry_out(request, actor, functools.partial(self._rollback, wanted, actor, request.environ))
         head, _, identity = route.partition("/")
         if head == "generations":
             self._only(request, "GET", "HEAD")
@@ -169,6 +177,29 @@ class Control:
             self._only(request, "GET", "HEAD")
             return self._scraped(self._metrics, request.headers.get("Accept", "")), "metrics"
         raise Refused(404, f"there is no control route {request.path!r}")
+
+    def _carry_out(
+        self, request: Request, actor: str, run: Callable[[Progress], ReloadReport]
+    ) -> tuple[Response, str | None]:
+        if stream.MIMETYPE not in request.headers.get("Accept", "").lower():
+            report = run(untold)
+            return _json(report.to_dict()), report.summary()
+
+        def work(progress: Progress) -> bytes:
+            """What the answer would have been. It is told and audited, whoever still reads."""
+            try:
+                report = run(progress)
+                response, outcome = _json(report.to_dict()), report.summary()
+            except ReloadError as error:
+                response, outcome = _failure(error), f"{type(error).__name__}: {error}"
+            except Exception as error:  # noqa: BLE001  # the answer has begun: its end has to tell
+                _log.exception("a reload failed in an unexpected way")
+                unexpected = Refused(500, f"unexpected {type(error).__name__}; the service's log tells more")
+                response, outcome = _refusal(unexpected), unexpected.detail
+            _audit(request, actor, response, outcome)
+            return response.get_data()
+
+        return Response(stream.EventStream(work), mimetype=stream.MIMETYPE, headers=stream.HEADERS), None
 
     def _past(self, identity: str) -> Response:
         reports = self._history()
@@ -212,13 +243,21 @@ class Control:
         return document
 
 
-def _rollback_to(document: dict[str, Any]) -> int | None:
-    to = document.pop("to", None)
-    if document:
-        raise Refused(400, f"{next(iter(document))!r} is not a key of a rollback; the only one is 'to'")
+def _rollback_wanted(document: dict[str, Any]) -> dict[str, Any]:
+    """``document``, checked: ``to``, and the ``id`` by which a retry is known."""
+    for key in document:
+        if key not in ("to", "id"):
+            raise Refused(400, f"{key!r} is not a key of a rollback; the keys are 'to' and 'id'")
+    to, identity = document.get("to"), document.get("id")
     if to is not None and (isinstance(to, bool) or not isinstance(to, int) or to < 0):
         raise Refused(400, f"'to' must be the number of a generation, not {to!r}")
-    return to
+    if identity is not None and not (isinstance(identity, str) and identity):
+        raise Refused(400, f"'id' must be a string that is not empty, not {identity!r}")
+    return document
+
+
+def _audit(request: Request, actor: str, response: Response, outcome: str) -> None:
+    audit.record(actor=actor, method=request.method, path=request.path, status=response.status_code, outcome=outcome)
 
 
 def _json(value: object) -> Response:

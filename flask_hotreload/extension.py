@@ -26,12 +26,15 @@ if TYPE_CHECKING:
 
     from flask_hotreload.document import EntryDict
     from flask_hotreload.mount import Mount
-    from flask_hotreload.report import ReloadReport
+    from flask_hotreload.progress import Progress
+    from flask_hotreload.report import ReloadReport, Trigger
 
 AnyFunction = TypeVar("AnyFunction", bound=Function)
 Kept = TypeVar("Kept")
 
 EXTENSION = "hotreload"
+#: What the command line tells of itself before a slash and its version.
+USER_AGENT = "flask-hotreload/"
 
 
 class HotRPC:
@@ -378,13 +381,25 @@ class HotRPC:
         return True
 
     def _control(self, service: Service) -> Control:
-        def reload(document: dict[str, Any], actor: str, environ: WSGIEnvironment) -> ReloadReport:
+        def reload(
+            document: dict[str, Any], actor: str, environ: WSGIEnvironment, progress: Progress
+        ) -> ReloadReport:
             multiprocess = bool(environ.get("wsgi.multiprocess"))
-            return service.reloader.reload(document, trigger="http", actor=actor, multiprocess=multiprocess)
+            trigger: Trigger = "cli" if environ.get("HTTP_USER_AGENT", "").startswith(USER_AGENT) else "http"
+            return service.reloader.reload(
+                document, trigger=trigger, actor=actor, multiprocess=multiprocess, progress=progress
+            )
 
-        def rollback(to: int | None, actor: str, environ: WSGIEnvironment) -> ReloadReport:
-            multiprocess = bool(environ.get("wsgi.multiprocess"))
-            return service.reloader.rollback(to, actor=actor, multiprocess=multiprocess)
+        def rollback(
+            wanted: dict[str, Any], actor: str, environ: WSGIEnvironment, progress: Progress
+        ) -> ReloadReport:
+            return service.reloader.rollback(
+                wanted.get("to"),
+                actor=actor,
+                multiprocess=bool(environ.get("wsgi.multiprocess")),
+                identity=wanted.get("id"),
+                progress=progress,
+            )
 
         def tokens() -> Sequence[str]:
             if service.config.token:

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 _LONGEST = 1000  # characters of an exception's text
 
 # Modules whose frames say nothing about the new code.
-_HIDDEN = frozenset(f"flask_hotreload.{name}" for name in ("failure", "finder", "interpreter", "loader", "worlds"))
+_HIDDEN = frozenset(
+    f"flask_hotreload.{name}" for name in ("failure", "finder", "interpreter", "loader", "sources", "worlds")
+)
 
 _Place = tuple[str, int, str]
 _Error = TypeVar("_Error", bound=BaseException)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from flask_hotreload.progress import Progress, untold
 from flask_hotreload.report import Trigger
 
 if TYPE_CHECKING:
@@ -95,10 +96,15 @@ class Limits(Protocol):
 
 
 class Asked(NamedTuple):
-    """Who or what asked for a reload."""
+    """Who or what asked for a reload, and whom to tell how far it has come."""
 
     trigger: Trigger
     actor: str | None = None
+    progress: Progress = untold
+
+    def phase(self, name: str) -> None:
+        """Tell that a phase begins."""
+        self.progress("phase", {"phase": name})
 
 
 class Given(NamedTuple):

@@ -26,6 +26,7 @@ from flask_hotreload.generation import Afterlife, Generation, Kept, run_endings,
 from flask_hotreload.host import Asked, Given, Host, Limits
 from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.mutex import Mutex
+from flask_hotreload.progress import Progress, untold, worker_told
 from flask_hotreload.report import ReloadReport, Status, Trigger, WorkerReport, describe_error, utc_now
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
 from flask_hotreload.staging import Joining, joining
@@ -158,28 +159,43 @@ class Reloader:
     # Reloading -------------------------------------------------------------------------------------------------
 
     def reload(
-        self, given: Mapping[str, Any], *, trigger: Trigger, actor: str | None = None, multiprocess: bool = False
+        self,
+        given: Mapping[str, Any],
+        *,
+        trigger: Trigger,
+        actor: str | None = None,
+        multiprocess: bool = False,
+        progress: Progress = untold,
     ) -> ReloadReport:
         """Run one transaction. Raise :class:`ReloadError` with its ``report``; then nothing has changed.
 
         ``multiprocess``: the server says that it runs several processes. Without a conductor that reaches the others
-        this reloader could change one of them only, and refuses.
+        this reloader could change one of them only, and refuses. ``progress`` is told how far it has come.
         """
-        asked = Asked(trigger, actor)
+        asked = Asked(trigger, actor, progress)
         try:
             document = read_document(given)
         except ReloadInvalid as error:
             raise self._refused(error, _unreadable(given), asked) from None
         return self._attempt(document, asked, multiprocess=multiprocess)
 
-    def rollback(self, to: int | None, *, actor: str | None = None, multiprocess: bool = False) -> ReloadReport:
+    def rollback(
+        self,
+        to: int | None,
+        *,
+        actor: str | None = None,
+        multiprocess: bool = False,
+        identity: str | None = None,
+        progress: Progress = untold,
+    ) -> ReloadReport:
         """Serve an earlier generation once more, under a number of its own. Raise as :meth:`reload` does.
 
         ``to``: its number; ``None``: the one before, as seen from what is served. What a rollback has restored counts
-        as what it was then, so another one goes further back; it has the label that it had.
+        as what it was then, so another one goes further back; it has the label that it had. A retry with the same
+        ``identity`` rolls back nothing.
         """
-        asked = Asked("rollback", actor)
-        document = Document(id=uuid.uuid4().hex, restores=-1 if to is None else to)
+        asked = Asked("rollback", actor, progress)
+        document = Document(id=identity or uuid.uuid4().hex, restores=-1 if to is None else to)
         return self._attempt(document, asked, multiprocess=multiprocess)
 
     def _attempt(self, document: Document, asked: Asked, *, multiprocess: bool) -> ReloadReport:
@@ -228,16 +244,23 @@ class Reloader:
 
     def conduct(self, document: Document, asked: Asked) -> ReloadReport:
         """Every step in its order, for this process alone."""
-        transaction = self.begin(document, asked)
+        transaction, step = self.begin(document, asked), "prepared"
+        asked.progress("begin", {"id": document.id, "workers": [worker_id()]})
         try:
             transaction.prepare()
             if not transaction.unchanged:
                 transaction.check()
+            asked.progress("worker", worker_told(worker_id(), step, ok=True))
             if not (transaction.unchanged or document.dry_run):
+                step = "applied"
                 transaction.drain()
                 transaction.apply()
+                asked.progress("worker", worker_told(worker_id(), step, ok=True))
+                asked.phase("decide")
+                asked.phase("release")
                 self.commit(transaction)
         except ReloadError as error:
+            asked.progress("worker", worker_told(worker_id(), step, ok=False, error=str(error)))
             error.report = self.end(transaction, error)
             raise
         except BaseException:

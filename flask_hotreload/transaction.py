@@ -110,6 +110,7 @@ class Transaction:
 
     def prepare(self) -> None:
         """Raise :class:`LoadError` or :class:`ReloadInvalid`."""
+        self.asked.phase("prepare")
         with self._timed("prepare_ms"):
             try:
                 self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
@@ -134,6 +135,7 @@ class Transaction:
         """Raise :class:`CheckFailed`."""
         checks = [check for check in self.document.checks if not check.applied]
         if checks:
+            self.asked.phase("check")
             with self._timed("check_ms"):
                 self._verify(checks, Deadline(self._limits.prepare_timeout))
 
@@ -141,6 +143,7 @@ class Transaction:
         """Raise :class:`DrainTimeout` if requests are inside at the time-out and the document says ``abort``."""
         document = self.document
         timeout = self._limits.timeout if document.timeout is None else document.timeout
+        self.asked.phase("drain")
         with self._timed("drain_ms"):
             self._hold = Deadline(self._limits.max_hold)
             self._closed_at = perf_counter()
@@ -161,6 +164,7 @@ class Transaction:
         staged = self.staged
         if not (checks or staged.callbacks or staged.attributes or self._migrations):
             return
+        self.asked.phase("apply")
         with self._timed("apply_ms"):
             budget = Deadline(min(self._limits.apply_timeout, self._hold.remaining() or 0.0))
             for target, values in staged.attributes:

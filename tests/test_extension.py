@@ -91,6 +91,14 @@ def test_a_second_extension_for_one_application_is_refused_with_the_remedy(app, 
     assert app.extensions["hotreload"] is rpc
 
 
+def test_the_root_of_an_application_of_no_known_file_is_its_own_folder_and_not_the_one_above(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "foreign.py").write_text("def broken(")
+    monkeypatch.chdir(tmp_path / "mine")
+    service = HotRPC(Flask("of_no_file"))._served
+    assert list(service.roots.resolve().real.values()) == [str(tmp_path / "mine")]
+
+
 def test_each_of_several_applications_has_its_own_dispatchers():
     one, other = Flask("one_app"), Flask("other_app")
     first, second = HotRPC(one), HotRPC(other)

@@ -94,6 +94,12 @@ def test_it_works_in_an_empty_environment(wheel: Path, tmp_path: Path) -> None:
         "print(service.app.test_client().post('/api/edition').json)\n"
     )
     assert run(python, "try_it.py", cwd=tmp_path) == "2\n"
+    flask = run(python, "-m", "flask", "--help", cwd=tmp_path)
+    assert "hotreload  Reload the code of a running service" in flask
+    script = tmp_path / "empty" / "bin" / "flask-hotreload"
+    done = subprocess.run([script, "status"], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "install it with pip install 'flask-hotreload[cli]'" in done.stderr
 
 
 def test_what_describes_the_package_stands_in_setup_cfg_alone() -> None:

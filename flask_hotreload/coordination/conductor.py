@@ -29,6 +29,7 @@ from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable
+from flask_hotreload.progress import Progress, untold, worker_told
 from flask_hotreload.report import ReloadReport, utc_now
 
 if TYPE_CHECKING:
@@ -64,6 +65,19 @@ class Asking:
     outcome: ReloadReport | ReloadError | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
+    def see(self, vote: Vote) -> None:
+        """Count a vote, and tell of it if it is a new one."""
+        if (vote.ballot, vote.member) not in self.votes:
+            error = None if vote.ok else part_of(vote).error
+            told = worker_told(
+                vote.member,
+                vote.ballot.value,
+                ok=vote.ok or error is None,  # it found nothing to do, or has undone what another one refused
+                error=error.message if error is not None else None,
+            )
+            self.asked.progress("worker", told)
+        self.votes[vote.ballot, vote.member] = vote
+
     def finish(self, outcome: ReloadReport | ReloadError) -> None:
         self.outcome = outcome
         self.done.set()
@@ -91,6 +105,7 @@ class Conductor:
         self._signer = signer
         self._reports = reports
         reports.conducting = lambda: self.transaction
+        worker.progress_of = self._progress_of
         self._member = member
         self._deployment = deployment
         self._timeouts = timeouts
@@ -112,6 +127,10 @@ class Conductor:
     @property
     def busy(self) -> bool:
         return self._asking is not None or bool(self._waiting)
+
+    def _progress_of(self, transaction: str) -> Progress:
+        asking = self._asking
+        return asking.asked.progress if asking is not None and self.transaction == transaction else untold
 
     def give_up(self, error: StoreUnavailable) -> None:
         """The store is away: who waits for a reload shall not wait for it. Of one that has begun nothing is known."""
@@ -149,7 +168,7 @@ class Conductor:
             return self._begin(asking, view, now)
         for vote in view.votes:
             if vote.transaction == asking.record.id:
-                asking.votes[vote.ballot, vote.member] = vote
+                asking.see(vote)
         dead = self._dead(asking.record.participants, now)
         action = asking.coordinator.observe(view, dead, now)
         if isinstance(action, Wait):
@@ -200,6 +219,9 @@ class Conductor:
             asking.members = {member.id: member for member in view.members}
             self.alike = len({asking.members[member].sources for member in record.participants}) == 1
             asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
+            workers = [asking.members[member] for member in record.participants]
+            told = {"id": record.id, "workers": [f"{member.host}:{member.pid}" for member in workers]}
+            asking.asked.progress("begin", told)
             at_step("coordinator.staging")
             return False
         return self._wait_for_turn(asking)
@@ -256,10 +278,12 @@ class Conductor:
                 self._close(asking, record)
         elif isinstance(action, Commit):
             at_step("coordinator.before-commit")
+            asking.asked.phase("decide")
             journal = JournalRecord(record.release, record.generation, record.id, asking.sealed, asking.digests)
             if self._store.commit(journal, obsolete=asking.obsolete):
                 at_step("coordinator.committed")
                 self._store.ring(record.participants)
+                asking.asked.phase("release")
         elif isinstance(action, TryAbort):
             if self._store.abort(action.transaction, action.reason):
                 self._store.ring(record.participants)

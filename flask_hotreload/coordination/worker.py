@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from flask_hotreload.coordination.shipped import Read, read_of, sources_of
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
 from flask_hotreload.host import Asked, Given
+from flask_hotreload.progress import Progress, untold
 from flask_hotreload.recipe import Recipe
 from flask_hotreload.reloader import worker_id
 from flask_hotreload.report import ErrorReport, ReloadReport, describe_error
@@ -48,6 +49,8 @@ class Worker:
         self._release = release
         self._transaction: Transaction | None = None
         self._error: ReloadError | None = None
+        #: Whom to tell of this worker's steps in a transaction: whoever has asked for it here.
+        self.progress_of: Callable[[str], Progress] = lambda transaction: untold
 
     @property
     def generation(self) -> int:
@@ -77,7 +80,7 @@ class Worker:
             self._reloader.admit(document)
             self._transaction = self._reloader.begin(
                 document,
-                Asked(payload.trigger, payload.actor),  # type: ignore[arg-type]  # it was a Trigger when it was signed
+                Asked(payload.trigger, payload.actor, self.progress_of(record.id)),  # type: ignore[arg-type]  # it was a Trigger when it was signed
                 number=record.generation,
                 given=self._given(payload, alike=alike),
             )

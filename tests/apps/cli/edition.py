@@ -1,0 +1,2 @@
+def edition() -> int:
+    return 0
