@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo run test test-long bench lint clean
+.PHONY: help demo run test test-long bench bench-peers lint clean
 
 help:
 	@echo "make demo       the main job, live: reloads under load, with a table at the end"
@@ -13,6 +13,7 @@ help:
 	@echo "make test       the tests (under 10 minutes)"
 	@echo "make test-long  soaks, full fault matrices, large seed ranges"
 	@echo "make bench      every figure beside its target"
+	@echo "make bench-peers JSON-RPC calls beside other libraries for Flask"
 	@echo "make lint       ruff and mypy --strict"
 
 # One stamp per set of extras, made anew when the requirements change.
@@ -36,6 +37,9 @@ test-long: $(VENV)/ready-test
 
 bench: $(VENV)/ready-bench
 	$(BIN)/python -m bench
+
+bench-peers: $(VENV)/ready-bench-peers
+	$(BIN)/python -m bench --only peers
 
 lint: $(VENV)/ready-lint
 	$(BIN)/ruff check .

@@ -40,11 +40,14 @@ NAMES = (
     "catch_up",
     "deployments",
 )
+#: Measured when they are asked for: they need what others do not.
+ON_REQUEST = ("peers",)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--only", metavar="NAME", action="append", choices=NAMES, help=f"one of {', '.join(NAMES)}")
+    every = NAMES + ON_REQUEST
+    parser.add_argument("--only", metavar="NAME", action="append", choices=every, help=f"one of {', '.join(every)}")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there, too")
     parser.add_argument("--quick", action="store_true", help="just see that everything runs: figures mean nothing")
     options = parser.parse_args()

@@ -239,6 +239,17 @@ class Binding:
         return arguments
 
 
+def return_hint(function: Callable[..., object]) -> Any:
+    """The resolved type hint of a callable's result; ``Any`` where there is none, or none that can be resolved."""
+    if isinstance(function, type):
+        return function
+    try:
+        annotation = inspect.signature(function).return_annotation
+        return Any if annotation is inspect.Signature.empty else _HintResolver(function)(annotation)
+    except Exception:  # noqa: BLE001  # a hint is foreign code: evaluating one can raise anything
+        return Any
+
+
 def _positions(parameters: list[Parameter]) -> Any:
     forms = tuple(map(_form, parameters))
     defaults = [UNSET for p in parameters if not p.required]
@@ -285,7 +296,7 @@ class _HintResolver:
     """Evaluates the hints of one callable where it was defined, strings and forward references included."""
 
     def __init__(self, function: object) -> None:
-        target = _definition(function)
+        target = definition_of(function)
         self._globals: dict[str, Any] = getattr(target, "__globals__", {})
         # Never the same dict as the globals: typing would then answer a forward reference such as
         # Optional["Point"] from its cache, with the class of an older copy of the module.
@@ -305,7 +316,7 @@ class _HintResolver:
         return typing.get_type_hints(holder, self._globals, self._locals, include_extras=True)["hint"]
 
 
-def _definition(function: object) -> object:
+def definition_of(function: object) -> object:
     """The plain function in which the hints of a callable were written, or else the callable itself."""
     while not isinstance(function, types.FunctionType) or hasattr(function, "__wrapped__"):
         if isinstance(function, functools.partial):

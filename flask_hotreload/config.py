@@ -40,6 +40,7 @@ class Config:
     exempt: tuple[str, ...]
     max_batch: int
     header: str | None
+    openrpc: bool
     coordinator: str
     deployment: str | None
     release: str | None
@@ -243,6 +244,7 @@ KEYS: dict[str, Key] = {
     "HOTRELOAD_EXEMPT": Key((), _paths),
     "HOTRELOAD_MAX_BATCH": Key(1000, _positive),
     "HOTRELOAD_HEADER": Key(None, _header),
+    "HOTRELOAD_OPENRPC": Key(True, _boolean),
     "HOTRELOAD_COORDINATOR": Key("auto", _coordinator),
     "HOTRELOAD_DEPLOYMENT": Key(None, _text),
     "HOTRELOAD_RELEASE": Key(None, _text),

@@ -129,6 +129,10 @@ class DispatchTable:
         """The dispatchers at ``path``, each once."""
         return list(dict.fromkeys(self._paths.get(path, {}).values()))
 
+    def named(self, path: str) -> Mapping[str, Dispatcher]:
+        """Name → dispatcher at ``path``, aliases too; empty for an unknown path."""
+        return self._paths.get(path, _NOBODY)
+
     def __iter__(self) -> Iterator[Dispatcher]:
         """Every dispatcher, each once."""
         for path in self._paths:

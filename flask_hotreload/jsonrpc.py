@@ -19,6 +19,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Final, Literal, TypeAlias, final
 
 from msgspec import UNSET, DecodeError, Raw, Struct, UnsetType, ValidationError, msgpack
@@ -82,6 +83,9 @@ class Method:
 
     def __repr__(self) -> str:
         return f"<Method {self.name!r}>"
+
+
+_NO_METHODS: Mapping[str, Method] = MappingProxyType({})
 
 
 class CallFailed(Exception):
@@ -149,21 +153,26 @@ class Endpoint:
         self._on_error = on_error
         self._translate = translate
 
-    def answer(self, body: bytes, methods: Mapping[str, Method]) -> bytes | None:
-        """The answer to a request or a batch; ``None`` when there is none to give (section 4.1, 6)."""
+    def answer(
+        self, body: bytes, methods: Mapping[str, Method], built_in: Mapping[str, Method] = _NO_METHODS
+    ) -> bytes | None:
+        """The answer to a request or a batch; ``None`` when there is none to give (section 4.1, 6).
+
+        ``built_in`` is looked into for names that are not in ``methods``.
+        """
         try:
             message = _read(body)
         except _MALFORMED:
             return _encode(_refusal(PARSE_ERROR))
         if not isinstance(message, list):
-            response = self._respond(message, methods)
+            response = self._respond(message, methods, built_in)
             return None if response is None else _encode(response)
         if not message:
             return _encode(_refusal())
         if len(message) > self.max_batch:
             reason = f"a batch holds at most {self.max_batch} calls, this one {len(message)}"
             return _encode(_refusal(reason=reason))
-        answered = [each for item in message if (each := self._respond(item, methods)) is not None]
+        answered = [each for item in message if (each := self._respond(item, methods, built_in)) is not None]
         return _encode(answered) if answered else None
 
     def call(self, body: bytes, method: Method) -> bytes:
@@ -181,11 +190,14 @@ class Endpoint:
                 raise CallFailed(400, PARSE_ERROR) from None
             raise
 
-    def _respond(self, request: _Request | _Failure, methods: Mapping[str, Method]) -> _Response | None:
+    def _respond(
+        self, request: _Request | _Failure, methods: Mapping[str, Method], built_in: Mapping[str, Method]
+    ) -> _Response | None:
         if type(request) is _Failure:
             return request
         try:
-            value = self._perform(methods.get(request.method), request.params)
+            method = methods.get(request.method) or built_in.get(request.method)
+            value = self._perform(method, request.params)
             if request.id is UNSET:
                 return None
             # What is written now cannot be changed by a later call of the batch, nor spoil its answers.

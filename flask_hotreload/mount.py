@@ -7,14 +7,15 @@ reloads, which make new tables and URL maps for the same application, or a new a
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from flask_hotreload.dispatch import Dispatcher, DispatchTable, Function, Group, Settings, normal_path
 from flask_hotreload.errors import ReloadInvalid
 from flask_hotreload.jsonrpc import Method
 from flask_hotreload.mutex import Mutex
-from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, url_of
+from flask_hotreload.openrpc import DISCOVER
+from flask_hotreload.routes import RouteCollision, TakenUrls, check_name, endpoint, rebuilt, url_of, verb_of
 from flask_hotreload.serial import serialized
 from flask_hotreload.staging import aliases_of
 from flask_hotreload.stamp import stamped
@@ -35,6 +36,8 @@ class Mount:
         The generation that the calling context runs.
     ``prefix``
         Of the control routes; empty if there are none.
+    ``documented``
+        Whether each API path tells what can be called there.
     ``before``
         The table whose dispatchers hand their locks on to those of the same names, until :meth:`forget_before`.
     ``changed()``
@@ -53,6 +56,7 @@ class Mount:
         pinned: Callable[[], Generation],
         max_batch: int,
         prefix: str,
+        documented: bool = True,
         before: DispatchTable | None = None,
         changed: Callable[[], object] = lambda: None,
         other_settings: Sequence[str] = (),
@@ -66,11 +70,12 @@ class Mount:
         self._lock = lock
         self._pinned = pinned
         self._prefix = prefix
+        self._documented = documented
         self._before = before or DispatchTable()
         self._changed = changed
         self._taken = TakenUrls()
         app.url_map = rebuilt(app.url_map, self._routes_of_context)
-        self._views = Views(app, lambda: pinned().table, max_batch=max_batch)
+        self._views = Views(app, pinned, max_batch=max_batch, documented=documented)
 
     def _routes_of_context(self) -> Map:
         generation = self._pinned()
@@ -144,19 +149,19 @@ class Mount:
         before, table = self.table, self.table.with_changes(added, removed, overwrite=overwrite)
         fresh = [rule for rule in _rules(added) if before.get(rule[0], rule[1] or "") is None]
         fresh = [(path, name) for path, name in fresh if name is not None or not before.methods(path)]
-        self._taken.check(self.app.url_map, (url_of(*rule) for rule in fresh), prefix=self._prefix)
+        fresh = list(self._with_documents(fresh))
+        self._taken.check(self.app.url_map, fresh, prefix=self._prefix)
         if removed:
-            self.app.url_map = rebuilt(self.app.url_map, self._routes_of_context, table)
-            for path, name in set(_rules(removed)) - set(table.rules()):
+            self.app.url_map = rebuilt(self.app.url_map, self._routes_of_context, self._names(table))
+            for path, name in set(self._with_documents(_rules(removed))) - set(self._names(table)):
                 del self.app.view_functions[endpoint(path, name)]
-            fresh = _rules(added)
+            fresh = list(self._with_documents(_rules(added)))
             for path, name in fresh:
                 self.app.view_functions[endpoint(path, name)] = self._views.make(path, name)
         else:
             for path, name in fresh:
-                self.app.add_url_rule(
-                    url_of(path, name), endpoint(path, name), self._views.make(path, name), methods=["POST"]
-                )
+                view = self._views.make(path, name)
+                self.app.add_url_rule(url_of(path, name), endpoint(path, name), view, methods=[verb_of(name)])
         self.table = table
         self._changed()
 
@@ -179,10 +184,10 @@ class Mount:
         if table.has_names_of(current):
             return self.app.url_map
         try:
-            routes = rebuilt(self.app.url_map, self._routes_of_context, table, give_way=give_way)
+            routes = rebuilt(self.app.url_map, self._routes_of_context, self._names(table), give_way=give_way)
         except RouteCollision as error:
             raise ReloadInvalid(str(error)) from None
-        for path, name in table.rules():
+        for path, name in self._names(table):
             url = url_of(path, name)
             if self._prefix and (url == self._prefix or url.startswith(self._prefix + "/")):
                 raise ReloadInvalid(f"{url} lies below the control prefix {self._prefix}; choose another path")
@@ -191,6 +196,16 @@ class Mount:
                 self.app.view_functions[endpoint(path, name)] = self._views.make(path, name)
                 undo(functools.partial(self.app.view_functions.pop, endpoint(path, name), None))
         return routes
+
+    def _names(self, table: DispatchTable) -> Iterator[tuple[str, str | None]]:
+        """Of every URL that ``table`` needs."""
+        return self._with_documents(table.rules())
+
+    def _with_documents(self, rules: Iterable[tuple[str, str | None]]) -> Iterator[tuple[str, str | None]]:
+        for path, name in rules:
+            yield path, name
+            if name is None and self._documented:
+                yield path, DISCOVER
 
 
 def _rules(dispatchers: list[Dispatcher]) -> list[tuple[str, str | None]]:

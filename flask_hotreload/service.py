@@ -124,6 +124,7 @@ class Service:
             max_batch=self.config.max_batch,
             prefix=self.config.url_prefix if self.config.http else "",
             header=self.config.header,
+            documented=self.config.openrpc,
             **options,
         )
 

@@ -1,7 +1,8 @@
 """The Flask view functions of dispatchers: what stands between a request of Flask and the JSON-RPC layer.
 
-Two kinds, each with one static rule: ``POST <path>`` answers JSON-RPC, ``POST <path>/<name>`` calls one dispatcher. A
-view looks its dispatcher up in the generation that the request runs, so the same view serves every generation.
+Three kinds, each with one static rule: ``POST <path>`` answers JSON-RPC, ``POST <path>/<name>`` calls one dispatcher,
+``GET <path>/openrpc.json`` tells what can be called. A view looks its dispatcher up in the generation that the
+request runs, so the same view serves every generation.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ from collections.abc import Callable
 from io import BytesIO
 from typing import TYPE_CHECKING
 
+import msgspec
 from flask import Flask, Request, Response, got_request_exception, request
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.wsgi import LimitedStream
 
+from flask_hotreload.discovery import Discovery
 from flask_hotreload.errors import JSONRPCError
 from flask_hotreload.jsonrpc import CallFailed, Endpoint
+from flask_hotreload.openrpc import DISCOVER
 from flask_hotreload.problem import MIMETYPE, problem
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIEnvironment
 
-    from flask_hotreload.dispatch import DispatchTable
+    from flask_hotreload.generation import Generation
 
 View = Callable[[], Response]
 
@@ -34,11 +38,21 @@ _UNSUPPORTED = (
 
 
 class Views:
-    """Makes the views of one application. ``table`` gives the dispatch table that the current request runs."""
+    """Makes the views of one application.
 
-    def __init__(self, app: Flask, table: Callable[[], DispatchTable], *, max_batch: int) -> None:
+    ``pinned()``
+        The generation that the current request runs.
+    ``documented``
+        Whether ``rpc.discover`` can be called.
+    """
+
+    def __init__(
+        self, app: Flask, pinned: Callable[[], Generation], *, max_batch: int, documented: bool = True
+    ) -> None:
         self._app = app
-        self._table = table
+        self._pinned = pinned
+        self._documented = documented
+        self._discovery = Discovery(app.name, pinned)
         self._endpoint = Endpoint(
             max_batch=max_batch,
             debug=lambda: app.debug,
@@ -47,17 +61,20 @@ class Views:
         )
 
     def make(self, path: str, name: str | None) -> View:
-        """The view of ``POST path`` (no ``name``) or ``POST path/name``."""
-        return self._rpc_view(path) if name is None else self._call_view(path, name)
+        """The view of ``POST path`` (no ``name``), of ``GET path/openrpc.json`` (its name) or ``POST path/name``."""
+        if name is None:
+            return self._rpc_view(path)
+        return self._document_view(path) if name == DISCOVER else self._call_view(path, name)
 
     def _rpc_view(self, path: str) -> View:
-        app, table, answer = self._app, self._table, self._endpoint.answer
+        app, pinned, answer = self._app, self._pinned, self._endpoint.answer
+        built_in = {DISCOVER: self._discovery.method(path)} if self._documented else {}
 
         def view() -> Response:
             body = self._body(_current_request())
             if isinstance(body, Response):
                 return body
-            answered = answer(body, table().methods(path))
+            answered = answer(body, pinned().table.methods(path), built_in)
             if answered is None:
                 return app.response_class(status=204)
             return app.response_class(answered, content_type=_JSON)
@@ -69,7 +86,7 @@ class Views:
             body = self._body(_current_request(), may_be_empty=True)
             if isinstance(body, Response):
                 return body
-            method = self._table().methods(path).get(name)
+            method = self._pinned().table.methods(path).get(name)
             if method is None:
                 return self._problem(404, f"{name!r} is not served at {path!r}")
             try:
@@ -78,6 +95,15 @@ class Views:
                 if failed.data is None:
                     return self._problem(failed.status, failed.message, code=failed.code)
                 return self._problem(failed.status, failed.message, code=failed.code, data=failed.data)
+
+        return view
+
+    def _document_view(self, path: str) -> View:
+        def view() -> Response:
+            if not self._pinned().table.methods(path):
+                return self._problem(404, f"nothing is served at {path!r}")
+            document = msgspec.json.encode(self._discovery.document(path))
+            return self._app.response_class(document, content_type=_JSON)
 
         return view
 

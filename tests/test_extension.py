@@ -349,11 +349,12 @@ def test_registration_is_refused_with_the_remedy_once_requests_are_served(app, r
 # URLs ------------------------------------------------------------------------------------------------------------
 
 
-def test_there_is_one_static_rule_for_each_path_and_each_name(app, rpc):
+def test_there_is_one_static_rule_for_each_path_its_document_and_each_name(app, rpc):
     rpc.register_function(lambda: 1, "/api", name="one", aliases=["uno"])
     assert rules(app) == [
         ("/api", ["OPTIONS", "POST"]),
         ("/api/one", ["OPTIONS", "POST"]),
+        ("/api/openrpc.json", ["GET", "HEAD", "OPTIONS"]),
         ("/api/uno", ["OPTIONS", "POST"]),
     ]
 
