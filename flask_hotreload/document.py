@@ -13,6 +13,7 @@ from typing import Any, Literal, TypedDict, Union
 
 from flask_hotreload.dispatch import normal_path
 from flask_hotreload.errors import ReloadInvalid
+from flask_hotreload.probation import Probation
 
 Callback = Callable[[Any, Any, Any], object]  #: ``callback(server, module, dispatcher)``
 Overload = Union[Mapping[str, Any], Callback, str]  # noqa: UP007  # evaluated at run time, on Python 3.10 too
@@ -95,6 +96,7 @@ class Document:
     label: str | None = None
     expect: int | None = None
     id: str = ""
+    probation: Probation | None = None
     restores: int | None = None
 
     @property
@@ -117,6 +119,9 @@ def read_document(given: Mapping[str, Any]) -> Document:
     timeout = values.get("timeout")
     if timeout is not None and not _is_number(timeout):
         raise ReloadInvalid(f"timeout must be a number of seconds ≥ 0, not {timeout!r}")
+    dry_run, probation = _boolean(values, "dryRun"), _read_probation(values.get("probation"))
+    if dry_run and probation is not None:
+        raise ReloadInvalid("probation does not go with dryRun: nothing is served that could be watched")
     return Document(
         data=entries,
         clear_old=clear_old,
@@ -124,10 +129,11 @@ def read_document(given: Mapping[str, Any]) -> Document:
         processing_dispatcher_count_max=_count(values, "processingDispatcherCountMax") or 0,
         on_timeout=on_timeout,
         checks=tuple(_read_check(check) for check in _listed(values.get("checks"), "checks")),
-        dry_run=_boolean(values, "dryRun"),
+        dry_run=dry_run,
         label=_text(values, "label"),
         expect=_count(values, "expect"),
         id=_text(values, "id") or uuid.uuid4().hex,
+        probation=probation,
     )
 
 
@@ -208,6 +214,23 @@ def _read_check(given: Any) -> Check:
     )
 
 
+def _read_probation(given: Any) -> Probation | None:
+    if given is None:
+        return None
+    values = _spelled(given, _PROBATION_KEYS, "a probation")
+    seconds, ratio = values.get("seconds"), values.get("errorRatio")
+    most, least = _count(values, "maxErrors"), _count(values, "minRequests")
+    if not _is_number(seconds) or not seconds:
+        raise ReloadInvalid(f"a probation's seconds must be a number > 0, not {seconds!r}")
+    if ratio is not None and not (_is_number(ratio) and ratio <= 1):
+        raise ReloadInvalid(f"errorRatio must be a number from 0 to 1, not {ratio!r}")
+    if (ratio is None) != (not least):
+        raise ReloadInvalid("errorRatio and minRequests (≥ 1) go together: a ratio of few requests says little")
+    if most is None and ratio is None:
+        raise ReloadInvalid("a probation needs a limit: maxErrors, or errorRatio and minRequests")
+    return Probation(float(seconds), most, None if ratio is None else float(ratio), least)
+
+
 def _settings(values: Mapping[str, Any]) -> dict[str, Any]:
     settings: dict[str, Any] = {name: _boolean(values, name) for name in ("validate", "lock") if name in values}
     if "authorize" in values:
@@ -235,12 +258,13 @@ def _snake(key: str) -> str:
 
 _DOCUMENT_KEYS = _spellings(
     "data", "clearOld", "timeout", "processingDispatcherCountMax", "onTimeout", "checks", "dryRun", "label",
-    "expect", "id",
+    "expect", "id", "probation",
 )  # fmt: skip
 _ENTRY_KEYS = _spellings(
     "dispatcher", "scriptPath", "isInstance", "name", "aliases", "overload", "path", "exclusiveModule", "validate",
     "lock", "authorize", dispatcherName="name",
 )  # fmt: skip
+_PROBATION_KEYS = _spellings("seconds", "maxErrors", "errorRatio", "minRequests")
 _CHECK_KEYS = _spellings("path", "method", "params", "result", "url", "status", "contains", "applied")
 
 

@@ -246,6 +246,7 @@ class HotRPC:
         label: str | None = None,
         expect: int | None = None,
         id: str | None = None,
+        probation: Mapping[str, Any] | None = None,
         **spelled: Any,
     ) -> ReloadReport:
         """Change what is served; the keywords are those of the reload document, in either spelling.
@@ -266,6 +267,7 @@ class HotRPC:
             "label": label,
             "expect": expect,
             "id": id,
+            "probation": probation,
         }
         # What was left at its default gives way to the original's spelling of the same key.
         document = {key: value for key, value in given.items() if value != _DEFAULTS[key]} | spelled
@@ -397,7 +399,7 @@ class HotRPC:
                 wanted.get("to"),
                 actor=actor,
                 multiprocess=bool(environ.get("wsgi.multiprocess")),
-                identity=wanted.get("id"),
+                id=wanted.get("id"),
                 progress=progress,
             )
 
@@ -435,6 +437,7 @@ _DEFAULTS: dict[str, Any] = {
     "label": None,
     "expect": None,
     "id": None,
+    "probation": None,
 }
 
 

@@ -96,10 +96,14 @@ class Limits(Protocol):
 
 
 class Asked(NamedTuple):
-    """Who or what asked for a reload, and whom to tell how far it has come."""
+    """Who or what asked for a reload, and whom to tell how far it has come.
+
+    ``reason``: why, if there is more to say than that: warnings of the report.
+    """
 
     trigger: Trigger
     actor: str | None = None
+    reason: tuple[str, ...] = ()
     progress: Progress = untold
 
     def phase(self, name: str) -> None:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from flask_hotreload.config import Config
     from flask_hotreload.coordination.records import Member
     from flask_hotreload.coordination.store import Store
+    from flask_hotreload.on_probation import OnProbation
     from flask_hotreload.reloader import Reloader
     from flask_hotreload.sources import Roots, Source
 _log = logging.getLogger("flask_hotreload")
@@ -47,6 +48,8 @@ class Serves(Protocol):
     def release(self) -> str: ...
     @property
     def roots(self) -> Roots: ...
+    @property
+    def probation(self) -> OnProbation: ...
     def script(self, path: str | None) -> str: ...
     def began_with(self, sources: Mapping[str, Source]) -> None: ...
 
@@ -140,6 +143,7 @@ class Membership:
             in_doubt=service.config.in_doubt,
             load=lambda: (lock.in_flight, lock.held),
             tell=service.reloader.tell,
+            tally=service.probation.tally,
         )
         service.reloader.conductor = self._agent
         if place is None or place.in_master or service.config.coordinator.startswith(_SQLITE):
@@ -162,6 +166,7 @@ class Membership:
 
     def _leave(self) -> None:
         if self._agent is not None:
+            self._service.probation.stop()
             self._agent.stop()
 
     def _open(self, place: boot.Place | None) -> tuple[Store, Signer]:

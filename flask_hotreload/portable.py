@@ -28,6 +28,8 @@ def portable(document: Document, script: Callable[[str | None], str]) -> dict[st
         "checks": [_check(check) for check in document.checks],
         "dryRun": document.dry_run,
         "label": document.label,
+        "expect": document.expect,
+        "probation": None if document.probation is None else document.probation.to_dict(),
         "id": document.id,
     }
 

@@ -34,6 +34,7 @@ from flask_hotreload.transaction import Transaction
 
 if TYPE_CHECKING:
     from flask_hotreload.loader import Exchange
+    from flask_hotreload.probation import Probation
     from flask_hotreload.recipe import Recipe
     from flask_hotreload.sources import ResolvedRoots, Roots, Snapshot
     from flask_hotreload.worlds import World
@@ -56,6 +57,14 @@ class Application(Host, Protocol):
 
     def attempted(self, report: ReloadReport) -> None:
         """An attempt that this process was asked for has ended so. Cannot fail."""
+
+    def committed(self, generation: Generation, document: Document, asked: Asked) -> None:
+        """``generation`` is served as soon as the lock opens. Cannot fail."""
+
+    def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
+        """What the transaction ``identity`` made elsewhere is served here, too; it ``began`` then, on the store's
+        clock.
+        """
 
 
 class Conductor(Protocol):
@@ -172,7 +181,7 @@ class Reloader:
         ``multiprocess``: the server says that it runs several processes. Without a conductor that reaches the others
         this reloader could change one of them only, and refuses. ``progress`` is told how far it has come.
         """
-        asked = Asked(trigger, actor, progress)
+        asked = Asked(trigger, actor, progress=progress)
         try:
             document = read_document(given)
         except ReloadInvalid as error:
@@ -185,17 +194,19 @@ class Reloader:
         *,
         actor: str | None = None,
         multiprocess: bool = False,
-        identity: str | None = None,
+        expect: int | None = None,
+        id: str | None = None,
+        reason: tuple[str, ...] = (),
         progress: Progress = untold,
     ) -> ReloadReport:
         """Serve an earlier generation once more, under a number of its own. Raise as :meth:`reload` does.
 
         ``to``: its number; ``None``: the one before, as seen from what is served. What a rollback has restored counts
-        as what it was then, so another one goes further back; it has the label that it had. A retry with the same
-        ``identity`` rolls back nothing.
+        as what it was then, so another one goes further back; it has the label that it had. ``expect`` and ``id``: as
+        in a reload document. ``reason``: what the report tells of it.
         """
-        asked = Asked("rollback", actor, progress)
-        document = Document(id=identity or uuid.uuid4().hex, restores=-1 if to is None else to)
+        asked = Asked("rollback", actor, reason, progress)
+        document = Document(id=id or uuid.uuid4().hex, expect=expect, restores=-1 if to is None else to)
         return self._attempt(document, asked, multiprocess=multiprocess)
 
     def _attempt(self, document: Document, asked: Asked, *, multiprocess: bool) -> ReloadReport:
@@ -293,6 +304,10 @@ class Reloader:
                 worker=worker_id(),
                 reason=self.tainted,
             )
+        if document.probation is not None and not self._keep:
+            raise ReloadInvalid(
+                "probation needs a generation to roll back to: set HOTRELOAD_KEEP_GENERATIONS to 1 or more"
+            )
         if document.expect is not None and document.expect != self.current.number:
             raise ReloadBusy(f"generation {self.current.number} is live, not {document.expect} as expected")
 
@@ -332,6 +347,7 @@ class Reloader:
         # Requests inside are in the past before anything else is live: at no moment do they find new modules.
         generation = transaction.release(functools.partial(self._preserve, old))
         self.current = transaction.current = generation
+        self._application.committed(generation, transaction.document, transaction.asked)
         transaction.open()
         assert old.afterlife.world is not None
         self._keep_or_forget(Kept.of(old, old.afterlife.world, endings), generation)
@@ -386,6 +402,10 @@ class Reloader:
         )
         self.kept = {}
         self._parents = {number: parent}
+
+    def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
+        """Tell the application what it serves since others have committed it: see :meth:`Application.caught_up`."""
+        self._application.caught_up(probation, identity, began)
 
     def end(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
         """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals."""

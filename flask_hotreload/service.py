@@ -30,6 +30,7 @@ from flask_hotreload.metrics import Metrics
 from flask_hotreload.middleware import HotReloadMiddleware
 from flask_hotreload.mount import Mount
 from flask_hotreload.mutex import Mutex
+from flask_hotreload.on_probation import OnProbation
 from flask_hotreload.origin import Origin, of_caller
 from flask_hotreload.project import project_at_start, read_project
 from flask_hotreload.recipe import Recipe
@@ -46,9 +47,12 @@ if TYPE_CHECKING:
     from flask import Flask
     from werkzeug.routing import Map
 
-    from flask_hotreload.document import Check
+    from flask_hotreload.document import Check, Document
+    from flask_hotreload.host import Asked
     from flask_hotreload.loader import ModuleLoader
     from flask_hotreload.namespaces import Namespace
+    from flask_hotreload.probation import Probation
+    from flask_hotreload.probation_watch import Siblings
     from flask_hotreload.report import ReloadReport
     from flask_hotreload.sources import Place, ResolvedRoots, Snapshot, Source
 
@@ -83,6 +87,7 @@ class Service:
         self.membership = Membership(self)
         self._watcher = Watcher(self) if config.watch else None
         self.metrics = Metrics(self)
+        self.probation = OnProbation(self)
         self.middleware: Any = app.wsgi_app  # a WSGI application
         _services.add(self)
 
@@ -301,7 +306,19 @@ class Service:
             )
         ]
 
+    def committed(self, generation: Generation, document: Document, asked: Asked) -> None:
+        self.probation.committed(generation, document, asked)
+
+    def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
+        self.probation.resume(probation, identity, began)
+
+    @property
+    def siblings(self) -> Siblings | None:
+        return self.membership.agent
+
     def notify(self, event: str, **keywords: Any) -> None:
+        if event == "reload_committed":
+            self.probation.start()
         try:
             getattr(signals, event).send(self.app, **keywords)
         except Exception:  # noqa: BLE001  # a receiver's fault is not the reload's

@@ -35,6 +35,7 @@ def status_of(service: Service) -> dict[str, Any]:
         "pending": service.pending(),
         "drift": service.drift(),
         "tainted": reloader.tainted,
+        "probation": service.probation.status(),
         "last": last.to_dict() if last is not None else None,
     }
 

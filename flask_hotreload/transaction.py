@@ -244,7 +244,7 @@ class Transaction:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        return (*self._warnings, *self._effects.warnings)
+        return (*self.asked.reason, *self._warnings, *self._effects.warnings)
 
     def undo(self, function: Callable[[], object]) -> None:
         """Run ``function``, a callback's, if this transaction is aborted: within a time limit, as the callback."""

@@ -4,13 +4,15 @@ import pytest
 
 from flask_hotreload.document import Check, Document, Entry, read_document
 from flask_hotreload.errors import ReloadInvalid
+from flask_hotreload.probation import Probation
 
 DOCUMENT_KEYS = (
-    "data clearOld timeout processingDispatcherCountMax onTimeout checks dryRun label expect id".split()  # noqa: SIM905  # reads as the contract does
+    "data clearOld timeout processingDispatcherCountMax onTimeout checks dryRun label expect id probation".split()  # noqa: SIM905  # reads as the contract does
 )
 ENTRY_KEYS = (
     "dispatcher scriptPath isInstance name aliases overload path exclusiveModule validate lock authorize".split()  # noqa: SIM905  # as above
 )
+PROBATION_KEYS = ["seconds", "maxErrors", "errorRatio", "minRequests"]
 CHECK_KEYS = ["path", "method", "params", "result", "url", "status", "contains", "applied"]
 
 
@@ -67,12 +69,13 @@ def test_what_is_left_out_has_the_contracts_default():
         label=None,
         expect=None,
         id="x",
+        probation=None,
     )
     assert entry() == Entry("echo", None, False, None, None, (), "/", False, {})
 
 
 def test_null_is_left_out_wherever_nothing_may_be_said():
-    nothing = dict.fromkeys(["data", "timeout", "checks", "label", "expect", "id"])
+    nothing = dict.fromkeys(["data", "timeout", "checks", "label", "expect", "id", "probation"])
     assert read_document(nothing).data is None
     assert entry(**dict.fromkeys(["scriptPath", "name", "aliases", "overload", "path"])) == Entry("echo")
     assert entry(authorize=None).settings == {"authorize": None}  # which takes an earlier one away
@@ -98,6 +101,7 @@ def test_one_key_in_two_spellings_is_refused():
         ({"data": {"dispatcher": "f", "script": "a"}}, "'script'", ENTRY_KEYS),
         ({"data": {"dispatcher": "f"}, "checks": [{"URL": "/"}]}, "'URL'", CHECK_KEYS),
         ({"data": {"dispatcher": "f", 3: "a"}}, "3", ENTRY_KEYS),
+        ({"probation": {"seconds": 1, "errors": 5}}, "'errors'", PROBATION_KEYS),
     ],
 )
 def test_an_unknown_key_lists_the_valid_ones(document, wrong, valid):
@@ -151,6 +155,39 @@ def test_a_wrong_value_of_the_document_is_refused_by_name(key, value):
 def test_a_wrong_value_of_an_entry_is_refused(key, value):
     text = refusal({"data": [{"dispatcher": "fine"}, {"dispatcher": "echo", key: value}]})
     assert {"path": "API path", "overload": "overload"}.get(key, key) in text
+
+
+@pytest.mark.parametrize(
+    ("probation", "named"),
+    [
+        *[({"seconds": value, "maxErrors": 5}, "seconds") for value in (0, -1, "30", True, None, float("inf"))],
+        *[({"seconds": 1, "maxErrors": value}, "maxErrors") for value in (-1, 1.5, "5", True)],
+        *[({"seconds": 1, "errorRatio": value, "minRequests": 9}, "errorRatio") for value in (-0.1, 1.1, "0", True)],
+        *[({"seconds": 1, "errorRatio": 0.5, "minRequests": value}, "minRequests") for value in (0, -1, 2.0, None)],
+        ({"seconds": 1, "errorRatio": 0.5}, "minRequests"),
+        ({"seconds": 1, "minRequests": 5}, "errorRatio"),
+        ({"seconds": 1, "maxErrors": 5, "minRequests": 5}, "errorRatio"),
+        ({"seconds": 1}, "maxErrors"),
+        ({"maxErrors": 5}, "seconds"),
+        (30, "a probation must be an object"),
+    ],
+)
+def test_a_probation_without_an_end_or_a_limit_is_refused(probation, named):
+    assert named in refusal({"probation": probation})
+
+
+def test_a_probation_has_either_limit_or_both_in_either_spelling():
+    said = {"seconds": 30, "maxErrors": 5, "errorRatio": 0.02, "minRequests": 100}
+    read = read_document({"probation": said}).probation
+    assert read == Probation(30.0, 5, 0.02, 100)
+    assert read.to_dict() == said
+    python = {"seconds": 30, "max_errors": 5, "error_ratio": 0.02, "min_requests": 100}
+    assert read_document({"probation": python}).probation == read
+    assert read_document({"probation": {"seconds": 1, "maxErrors": 0}}).probation == Probation(1.0, 0)
+
+
+def test_a_probation_does_not_go_with_a_dry_run():
+    assert "dryRun" in refusal({"dryRun": True, "probation": {"seconds": 1, "maxErrors": 0}})
 
 
 @pytest.mark.parametrize("document", [None, [], "data", 5])

@@ -33,7 +33,8 @@ def test_a_told_document_reads_as_the_same_document():
                   "overload": [{"x": [1, {"y": None}]}, "hand_over"], "validate": False, "lock": True}],
         "timeout": 2.5, "onTimeout": "abort", "processingDispatcherCountMax": 3, "clearOld": True,
         "checks": [{"path": "/api", "method": "g", "params": [1], "result": 2}, {"url": "/", "contains": "ok"}],
-        "label": "v1", "id": "one",
+        "label": "v1", "id": "one", "expect": 3,
+        "probation": {"seconds": 30, "maxErrors": 5, "errorRatio": 0.02, "minRequests": 100},
     }  # fmt: skip
     document = read_document(given)
     again = read_document(json.loads(json.dumps(portable(document, lambda path: path or ""))))

@@ -17,16 +17,17 @@ FOLDER = Path(flask_hotreload.__file__).parent
 # ``TYPE_CHECKING`` imports may point upwards. A name with a dot at its end is a package with all that is in it.
 LAYERS = [
     "errors deadline mutex",
-    "signals barrier rwlock dispatch report finite problem registrations progress open_files",
+    "signals barrier rwlock dispatch report finite problem registrations progress open_files probation",
     "sources project recipe binding jsonrpc generation document origin config namespaces bounded side_effects blame",
     "audit routes serial effects host caches draft07 docstring hint_schemas openrpc",
     "pace propagate modules_view interpreter overlay worlds finder failure loader late_imports drift portable",
-    "boot gunicorn imported base_finder disk_changes stamp dead_worker stream",
+    "boot gunicorn imported base_finder disk_changes stamp dead_worker stream error_count probation_watch",
     "staging checks",
     "transaction",
     "reloader",
     "coordination.",
-    "boot_sources membership middleware control views mount remaking status watcher metrics record_filter discovery",
+    "boot_sources membership middleware control views mount remaking status watcher "
+    "metrics record_filter discovery on_probation",
     "service",
     "extension",
     "cli.",

@@ -33,6 +33,7 @@ from flask_hotreload.coordination.step import at_step
 from flask_hotreload.coordination.worker import Part
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
+from flask_hotreload.mutex import Mutex
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.worker import Worker
     from flask_hotreload.document import Document
     from flask_hotreload.host import Asked
+    from flask_hotreload.probation import Tally
 
 _log = logging.getLogger("flask_hotreload")
 
@@ -51,6 +53,8 @@ IDLE_RECHECK = 5.0
 #: Seconds that what a worker has told of itself is as good as new, and that others wait for it to tell it anew.
 FRESH = 0.25
 TELLING = 0.05
+#: Seconds after which every worker has told what it has counted: two looks of its.
+LAG = 0.4
 #: Seconds that a worker takes, about, to read the decision and open its lock.
 OPENING = 0.0005
 
@@ -69,8 +73,12 @@ class Agent:
         in_doubt: float,
         load: Callable[[], tuple[int, int]],
         tell: Callable[[], None],
+        tally: Callable[[], Tally | None] = lambda: None,
     ) -> None:
-        """``load()``: requests inside and held now. ``tell()`` sends the signals of what has ended."""
+        """``load()``: requests inside and held now. ``tell()`` sends the signals of what has ended.
+
+        ``tally()``: what is counted here of a generation on probation.
+        """
         self._store = store
         self._worker = worker
         self._conductor = conductor
@@ -78,6 +86,8 @@ class Agent:
         self._member = member
         self._load = load
         self._tell = tell
+        self._tally = tally
+        self._telling = Mutex()  # held while something is told, so that what is told later is newer
         self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
         self._joined = False
         self._stopped = threading.Event()
@@ -176,6 +186,29 @@ class Agent:
         dead = self._store.dead([member.id for member in view.members])
         return tuple(member for member in view.members if member.id not in dead)
 
+    # Of a generation on probation: see :class:`~flask_hotreload.probation_watch.Siblings`
+
+    @property
+    def lag(self) -> float:
+        return LAG
+
+    def publish(self) -> None:
+        """Tell how this worker is now. Raise :class:`StoreUnavailable`."""
+        with self._telling.lock:
+            self._store.update(self._told())
+
+    def tallies(self) -> dict[str, Tally]:
+        """What the others have counted. Raise :class:`StoreUnavailable`."""
+        members = self._store.view(self._member.release).members
+        return {each.id: each.tally for each in members if each.tally is not None and self._is_sibling(each)}
+
+    def is_first(self) -> bool:
+        """Whether no other living worker of the release comes before this one. Raise :class:`StoreUnavailable`."""
+        return all(self._member.id < member.id for member in self.living() if self._is_sibling(member))
+
+    def _is_sibling(self, member: Member) -> bool:
+        return member.release == self._member.release and member.id != self._member.id
+
     @property
     def release(self) -> str:
         return self._member.release
@@ -208,7 +241,7 @@ class Agent:
         if self._store.now() < self._told_at + FRESH:
             return
         try:
-            self._store.update(self._told())
+            self.publish()
         except StoreUnavailable as error:
             self._away(error)
 
@@ -288,6 +321,7 @@ class Agent:
             held=held,
             seen=self._told_at,
             sources=self._worker.sources,
+            tally=self._tally(),
         )
 
     # The participant's actions -------------------------------------------------------------------------------------
@@ -351,7 +385,7 @@ class Agent:
         try:
             if record is not None:
                 self._vote(record, Ballot.SETTLED, part, ok=ok)
-            self._store.update(self._told())
+            self.publish()
         finally:
             # On a thread of its own: a receiver may reload, and would wait for this one.
             threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
@@ -367,7 +401,7 @@ class Agent:
         self._worker.catch_up(head)
         self._participant.settled(self._worker.generation)
         if self._joined:
-            self._store.update(self._told())
+            self.publish()
 
     def _abort(self, transaction: str, reason: str) -> None:
         if self._store.abort(transaction, reason):

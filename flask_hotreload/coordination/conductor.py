@@ -263,6 +263,8 @@ class Conductor:
             started_at=asking.started_at,
             document=document,
             restores=asking.document.restores,
+            reason=asking.asked.reason,
+            at=self._store.now(),
             **more,
         )
 

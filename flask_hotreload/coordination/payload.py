@@ -58,6 +58,10 @@ class Payload(msgspec.Struct, frozen=True):
         The last one that a rollback made, or ``began``: what is older may not lead to this one.
     ``base``
         The hash of the release's base; see :mod:`flask_hotreload.coordination.base`.
+    ``reason``
+        Why it was asked for.
+    ``at``
+        When it was published, on the store's clock.
     """
 
     deployment: str
@@ -78,6 +82,8 @@ class Payload(msgspec.Struct, frozen=True):
     began: int = 0
     turned: int = 0
     base: str = ""
+    reason: tuple[str, ...] = ()
+    at: float = 0.0
 
     @property
     def label(self) -> str | None:

@@ -6,6 +6,8 @@ from enum import Enum
 
 import msgspec
 
+from flask_hotreload.probation import Tally
+
 
 class Phase(str, Enum):
     """How far a transaction has come. ``COMMITTED`` and ``ABORTED`` are decisions: they never change again."""
@@ -32,7 +34,7 @@ class Ballot(str, Enum):
 class Member(msgspec.Struct, frozen=True):
     """A worker that serves. ``id``: the store's ``member_id``; ``seen``: when it said so, on the store's clock.
 
-    ``sources``: one digest over all sources that it runs.
+    ``sources``: one digest over all sources that it runs. ``tally``: of its generation, if that is on probation.
     """
 
     id: str
@@ -45,6 +47,7 @@ class Member(msgspec.Struct, frozen=True):
     held: int = 0
     seen: float = 0.0
     sources: str = ""
+    tally: Tally | None = None
 
 
 class TransactionRecord(msgspec.Struct, frozen=True):

@@ -80,7 +80,12 @@ class Worker:
             self._reloader.admit(document)
             self._transaction = self._reloader.begin(
                 document,
-                Asked(payload.trigger, payload.actor, self.progress_of(record.id)),  # type: ignore[arg-type]  # it was a Trigger when it was signed
+                Asked(
+                    payload.trigger,  # type: ignore[arg-type]  # it was a Trigger when it was signed
+                    payload.actor,
+                    payload.reason,
+                    self.progress_of(record.id),
+                ),
                 number=record.generation,
                 given=self._given(payload, alike=alike),
             )
@@ -155,6 +160,7 @@ class Worker:
             if payload.generation > self.generation and not self._is_there(payload):
                 self._run(payload, self._given(payload))
         self._reloader.renumber(newest.generation, parent=newest.parent, restores=newest.restores, label=newest.label)
+        self._reloader.caught_up(read_document(newest.document).probation, newest.transaction, newest.at)
         self._reloader.tell()
 
     def _leads_to(self, journal: Journal, newest: Payload) -> bool:
