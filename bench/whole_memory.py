@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -15,6 +16,9 @@ from bench.figure import Figure
 
 MODULES = 50
 MEBIBYTE = 1024 * 1024
+
+#: The default of HOTRELOAD_KEEP_GENERATIONS.
+KEPT = 3
 
 APP = """
 from flask import Flask
@@ -29,25 +33,8 @@ rpc = HotRPC(app, keep_generations={kept})
 
 def measure() -> list[Figure]:
     early, late = amount(50, quick_run=5), amount(500, quick_run=15)
-    with tempfile.TemporaryDirectory(prefix="bench-") as name:
-        folder = Path(name).resolve()
-        for path, text in package("whole", MODULES).items():
-            (folder / path).parent.mkdir(exist_ok=True)
-            (folder / path).write_text(text)
-        sys.path.insert(0, str(folder))
-        kept = 3
-        _write(folder, 0, kept)
-        rpc = importlib.import_module("app").rpc
-        before = after = 0
-        for edition in range(1, late + 1):
-            _write(folder, edition, kept)
-            rpc.reload()
-            if edition == early:
-                before = _resident()
-        after = _resident()
-        reloader = rpc._served.reloader
-        reloader.kept.clear()
-        without = _resident()
+    before, after = _apart(KEPT, early, late)
+    _, without = _apart(0, early, late)
     grown = (after - before) / before
     return [
         Figure(
@@ -58,11 +45,37 @@ def measure() -> list[Figure]:
         ),
         Figure(
             f"memory of one kept generation of {MODULES} modules",
-            f"{(after - without) / kept / MEBIBYTE:.2f} MiB",
+            f"{(after - without) / KEPT / MEBIBYTE:.2f} MiB",
             "",
             None,
         ),
     ]
+
+
+def _apart(kept: int, early: int, late: int) -> tuple[int, int]:
+    """:func:`_resident_after`, in a fresh process: memory that was freed does not go back to the system."""
+    command = [sys.executable, "-m", "bench.whole_memory", str(kept), str(early), str(late)]
+    before, after = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
+    return int(before), int(after)
+
+
+def _resident_after(kept: int, early: int, late: int) -> tuple[int, int]:
+    """Bytes in memory after that many reloads, with so many generations kept."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name).resolve()
+        for path, text in package("whole", MODULES).items():
+            (folder / path).parent.mkdir(exist_ok=True)
+            (folder / path).write_text(text)
+        sys.path.insert(0, str(folder))
+        _write(folder, 0, kept)
+        rpc = importlib.import_module("app").rpc
+        before = 0
+        for edition in range(1, late + 1):
+            _write(folder, edition, kept)
+            rpc.reload()
+            if edition == early:
+                before = _resident()
+        return before, _resident()
 
 
 def _write(folder: Path, edition: int, kept: int) -> None:
@@ -74,3 +87,7 @@ def _resident() -> int:
     gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+if __name__ == "__main__":
+    print(*_resident_after(*map(int, sys.argv[1:])))

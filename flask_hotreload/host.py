@@ -1,4 +1,4 @@
-"""What a transaction needs of the application that it changes, and what it is given to start from."""
+"""What reloading needs of the application that it changes, of who conducts it, and what it is given to start from."""
 
 from __future__ import annotations
 
@@ -13,13 +13,15 @@ if TYPE_CHECKING:
     from types import ModuleType
 
     from flask_hotreload.dispatch import DispatchTable
-    from flask_hotreload.document import Check
+    from flask_hotreload.document import Check, Document
     from flask_hotreload.errors import LoadError
     from flask_hotreload.generation import Generation, Kept
     from flask_hotreload.loader import ModuleLoader
     from flask_hotreload.namespaces import Namespace
+    from flask_hotreload.probation import Probation
     from flask_hotreload.recipe import Recipe
-    from flask_hotreload.sources import ResolvedRoots, Snapshot, Source
+    from flask_hotreload.report import ReloadReport
+    from flask_hotreload.sources import ResolvedRoots, Roots, Snapshot, Source
     from flask_hotreload.staging import Joining, Stager
 
 
@@ -80,6 +82,44 @@ class Host(Protocol):
 
     def namespaces(self) -> list[Namespace]:
         """The globals of every live project module."""
+
+
+class Application(Host, Protocol):
+    """What the reloader needs of the application besides what each transaction needs."""
+
+    @property
+    def roots(self) -> Roots:
+        """From where code may be loaded."""
+
+    def notify(self, event: str, **keywords: Any) -> None:
+        """Send the signal ``event``. Cannot fail."""
+
+    def attempted(self, report: ReloadReport) -> None:
+        """An attempt that this process was asked for has ended so. Cannot fail."""
+
+    def committed(self, generation: Generation, document: Document, asked: Asked) -> None:
+        """``generation`` is served as soon as the lock opens. Cannot fail."""
+
+    def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
+        """What the transaction ``identity`` made elsewhere is served here, too; it ``began`` then, on the store's
+        clock.
+        """
+
+
+class Conductor(Protocol):
+    """Runs all steps of a transaction."""
+
+    def conduct(self, document: Document, asked: Asked) -> ReloadReport:
+        """Raise :class:`ReloadError` with its ``report``; then nothing has changed."""
+
+    def remember(self, report: ReloadReport) -> None:
+        """Keep the report of an attempt, for all processes. Cannot fail."""
+
+    def history(self) -> list[ReloadReport]:
+        """The reports of all processes, newest first. Raise :class:`StoreUnavailable`."""
+
+    def earlier(self, identity: str) -> ReloadReport | None:
+        """The report of a transaction with this id that any process asked for, or its error raised."""
 
 
 class Limits(Protocol):

@@ -5,8 +5,6 @@ It knows no Flask: what belongs to the application comes through :class:`~flask_
 
 from __future__ import annotations
 
-import _thread
-import copy
 import functools
 import logging
 import os
@@ -17,17 +15,19 @@ import weakref
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
-from flask_hotreload.caches import forget_lines, forget_types
+from flask_hotreload.attempts import Attempts
 from flask_hotreload.document import Document, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
-from flask_hotreload.generation import Afterlife, Generation, Kept, run_endings, worth_keeping
-from flask_hotreload.host import Asked, Given, Host, Limits
+from flask_hotreload.generation import Generation, Kept
+from flask_hotreload.host import Application, Asked, Conductor, Given, Limits
 from flask_hotreload.interpreter import set_pinned
+from flask_hotreload.keeping import Keeping
 from flask_hotreload.mutex import Mutex
 from flask_hotreload.progress import Progress, untold, worker_told
 from flask_hotreload.report import ReloadReport, Status, Trigger, WorkerReport, describe_error, utc_now
+from flask_hotreload.retirement import Retirement
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
 from flask_hotreload.staging import Joining, joining
 from flask_hotreload.transaction import Transaction
@@ -36,51 +36,10 @@ if TYPE_CHECKING:
     from flask_hotreload.loader import Exchange
     from flask_hotreload.probation import Probation
     from flask_hotreload.recipe import Recipe
-    from flask_hotreload.sources import ResolvedRoots, Roots, Snapshot
+    from flask_hotreload.sources import ResolvedRoots, Snapshot
     from flask_hotreload.worlds import World
 
 _log = logging.getLogger("flask_hotreload")
-
-#: How many reports are kept.
-HISTORY = 100
-
-
-class Application(Host, Protocol):
-    """What the reloader needs of the application besides what each transaction needs."""
-
-    @property
-    def roots(self) -> Roots:
-        """From where code may be loaded."""
-
-    def notify(self, event: str, **keywords: Any) -> None:
-        """Send the signal ``event``. Cannot fail."""
-
-    def attempted(self, report: ReloadReport) -> None:
-        """An attempt that this process was asked for has ended so. Cannot fail."""
-
-    def committed(self, generation: Generation, document: Document, asked: Asked) -> None:
-        """``generation`` is served as soon as the lock opens. Cannot fail."""
-
-    def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
-        """What the transaction ``identity`` made elsewhere is served here, too; it ``began`` then, on the store's
-        clock.
-        """
-
-
-class Conductor(Protocol):
-    """Runs all steps of a transaction."""
-
-    def conduct(self, document: Document, asked: Asked) -> ReloadReport:
-        """Raise :class:`ReloadError` with its ``report``; then nothing has changed."""
-
-    def remember(self, report: ReloadReport) -> None:
-        """Keep the report of an attempt, for all processes. Cannot fail."""
-
-    def history(self) -> list[ReloadReport]:
-        """The reports of all processes, newest first. Raise :class:`StoreUnavailable`."""
-
-    def earlier(self, identity: str) -> ReloadReport | None:
-        """The report of a transaction with this id that any process asked for, or its error raised."""
 
 
 class Reloader:
@@ -90,8 +49,7 @@ class Reloader:
         """``keep``: how many generations stay in memory for rollbacks."""
         self.lock = ReadersWriterLock()
         self.current = first
-        self.kept: dict[int, Kept] = {}
-        self._parents: dict[int, int | None] = {first.number: first.parent}
+        self._keeping = Keeping(first, keep)
         self._keep = keep
         self._base: Recipe | None = None
         self._application = application
@@ -100,13 +58,12 @@ class Reloader:
         self.conductor: Conductor | None = None
         self._turn = Mutex()  # held by whoever asked for the transaction that runs
         self._turn_of = 0  # the thread that holds it
-        self._past: deque[_Attempt] = deque(maxlen=HISTORY)
+        self._attempts = Attempts()
         self._running: Transaction | None = None
         self._given_up: list[Transaction] = []  # those whose code could not be ended
         self._worlds: weakref.WeakSet[World] = weakref.WeakSet()  # of generations that requests still run
-        self._leaving: deque[tuple[int, Afterlife]] = deque()
+        self._retirement = Retirement(lambda number: application.notify("generation_retired", generation=number))
         self._news: deque[tuple[str, dict[str, Any]]] = deque()  # signals to be sent
-        self._releasing = 0  # the thread that releases a generation just now
 
     # What is served --------------------------------------------------------------------------------------------
 
@@ -134,6 +91,11 @@ class Reloader:
         """Whether nothing has been reloaded in this process."""
         return self._base is None
 
+    @property
+    def kept(self) -> Mapping[int, Kept]:
+        """The generations that stay in memory for rollbacks, by number."""
+        return self._keeping.generations
+
     def differs(self, snapshot: Snapshot) -> bool:
         """Whether serving ``snapshot`` would change anything of the current sources."""
         return self._application.differs(snapshot, self.current.recipe.snapshot)
@@ -146,7 +108,7 @@ class Reloader:
                 return self.conductor.history()
             except StoreUnavailable as error:
                 _log.warning("only the reports of this process can be told: %s", error)
-        return [attempt.report for attempt in reversed(self._past)]
+        return self._attempts.reports
 
     @property
     def tainted(self) -> str | None:
@@ -248,9 +210,9 @@ class Reloader:
             report = (self.conductor or self).conduct(document, asked)
         except ReloadError as error:
             if error.report is not None:
-                self._remember(_Attempt(error.report, _bare(error)))
+                self._remember(error.report, error)
             raise
-        self._remember(_Attempt(report))
+        self._remember(report)
         return report
 
     def conduct(self, document: Document, asked: Asked) -> ReloadReport:
@@ -280,16 +242,9 @@ class Reloader:
         return self.end(transaction)
 
     def _earlier(self, identity: str) -> ReloadReport | None:
-        """What an earlier transaction with the same id came to: its report, or its error.
-
-        An attempt that never began (busy, tainted, not the expected generation) does not count: it can be retried.
-        """
-        for attempt in self._past:
-            if attempt.began and attempt.report.id == identity:
-                if attempt.error is not None:
-                    raise copy.copy(attempt.error)  # a raise would hang its traceback on the one that is kept
-                return attempt.report
-        return self.conductor.earlier(identity) if self.conductor is not None else None
+        """What an earlier transaction with the same id came to, anywhere: its report, or its error raised."""
+        report = self._attempts.earlier(identity)
+        return report if report is not None or self.conductor is None else self.conductor.earlier(identity)
 
     def admit(self, document: Document) -> None:
         """Raise what speaks against beginning at all."""
@@ -321,7 +276,7 @@ class Reloader:
         ``given``: what others have found out already. Raise :class:`ReloadInvalid` for a rollback to what is gone.
         """
         if given is None:
-            given = Given() if document.restores is None else self._kept_of(document.restores)
+            given = Given() if document.restores is None else self._keeping.given(document.restores, self.current)
         self._running = transaction = Transaction(
             document,
             self.current,
@@ -341,16 +296,15 @@ class Reloader:
         old = self.current
         if self._base is None:
             self._base = old.recipe
-        weakref.finalize(old, self._left, old.number, old.afterlife).atexit = False
         endings = tuple(old.afterlife.endings)
-        self._releasing = threading.get_ident()
+        self._retirement.await_end(old)
         # Requests inside are in the past before anything else is live: at no moment do they find new modules.
         generation = transaction.release(functools.partial(self._preserve, old))
         self.current = transaction.current = generation
         self._application.committed(generation, transaction.document, transaction.asked)
         transaction.open()
         assert old.afterlife.world is not None
-        self._keep_or_forget(Kept.of(old, old.afterlife.world, endings), generation)
+        self._keeping.followed(Kept.of(old, old.afterlife.world, endings), generation)
 
     def _preserve(self, old: Generation, exchange: Exchange) -> None:
         for world in self._worlds:
@@ -360,31 +314,10 @@ class Reloader:
         self._worlds.add(past)
         old.afterlife.world = past
 
-    def _keep_or_forget(self, old: Kept, new: Generation) -> None:
-        self._parents[new.number] = new.parent
-        self.kept[old.number] = old
-        kept = worth_keeping(new.number, self._parents, self._keep)
-        gone = [each.recipe.snapshot for number, each in self.kept.items() if number not in kept]
-        self.kept = {number: each for number, each in self.kept.items() if number in kept}
-        for snapshot in gone:
-            forget_lines(snapshot, [new.recipe.snapshot, *(each.recipe.snapshot for each in self.kept.values())])
-        forget_types()
-        self._parents = {number: parent for number, parent in self._parents.items() if number in {*kept, new.number}}
-
     def _one_before(self) -> int:
         if self.current.parent is None:
             raise ReloadInvalid(f"there is no generation before {self.current.number}: nothing to roll back to")
         return self.current.parent
-
-    def _kept_of(self, number: int) -> Given:
-        kept = self.kept.get(number)
-        if kept is None:
-            there = ", ".join(map(str, sorted(self.kept))) or "none"
-            what = "is the one that is served" if number == self.current.number else "is not kept"
-            raise ReloadInvalid(
-                f"generation {number} {what}; kept are: {there} (HOTRELOAD_KEEP_GENERATIONS says how many)"
-            )
-        return Given(recipe=kept.recipe, kept=kept, parent=kept.parent, label=kept.label)
 
     def renumber(
         self, number: int, *, parent: int | None = None, restores: int | None = None, label: str | None = None
@@ -400,8 +333,7 @@ class Reloader:
             restores=restores,
             label=label,
         )
-        self.kept = {}
-        self._parents = {number: parent}
+        self._keeping.begin_anew(self.current)
 
     def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
         """Tell the application what it serves since others have committed it: see :meth:`Application.caught_up`."""
@@ -415,7 +347,8 @@ class Reloader:
         if transaction.hung:
             self._given_up.append(transaction)
         self._running = None
-        self._retire()
+        self._retirement.run()
+        self._keeping.collect()
         report = self.report_of(transaction, error)
         _log.debug("in this worker: %s", report.summary())
         if transaction.committed:
@@ -467,30 +400,6 @@ class Reloader:
             started_at=transaction.started_at,
         )
 
-    # Retirement ------------------------------------------------------------------------------------------------
-
-    def _left(self, number: int, afterlife: Afterlife) -> None:
-        """The last request of a generation has left. Called wherever its last reference was dropped."""
-        self._leaving.append((number, afterlife))
-        if threading.get_ident() != self._releasing:
-            # Not on this thread: it may hold any lock, since the garbage collector runs anywhere.
-            _thread.start_new_thread(self._retire, ())
-
-    def _retire(self) -> None:
-        self._releasing = 0
-        while self._leaving:
-            try:
-                number, afterlife = self._leaving.popleft()
-            except IndexError:  # another thread was quicker
-                return
-            if afterlife.world is not None:
-                afterlife.world.uninstall()
-                afterlife.world = None
-            afterlife.ended = afterlife.ended or bool(afterlife.endings)
-            run_endings(afterlife.endings, number)
-            forget_types()
-            self._application.notify("generation_retired", generation=number)
-
     # Reports ---------------------------------------------------------------------------------------------------
 
     def _refused(self, error: ReloadError, document: Document, asked: Asked) -> ReloadError:
@@ -508,32 +417,16 @@ class Reloader:
             error=describe_error(error),
             started_at=utc_now(),
         )
-        self._remember(_Attempt(error.report, began=False))
+        self._remember(error.report, began=False)
         return error
 
-    def _remember(self, attempt: _Attempt) -> None:
-        self._past.append(attempt)
+    def _remember(self, report: ReloadReport, error: ReloadError | None = None, *, began: bool = True) -> None:
+        self._attempts.remember(report, error, began=began)
         if self.conductor is not None:
-            self.conductor.remember(attempt.report)
-        level = logging.INFO if attempt.report.error is None else logging.WARNING
-        _log.log(level, "%s", attempt.report.summary())
-        self._application.attempted(attempt.report)
-
-
-class _Attempt(NamedTuple):
-    """``error`` is raised again for a retry with the same id. ``began``: whether there was a transaction at all."""
-
-    report: ReloadReport
-    error: ReloadError | None = None
-    began: bool = True
-
-
-def _bare(error: ReloadError) -> ReloadError:
-    """``error`` without the exception that it came from, whose frames would keep the new modules alive."""
-    bare = copy.copy(error)
-    if hasattr(bare, "original"):
-        bare.original = None
-    return bare
+            self.conductor.remember(report)
+        level = logging.INFO if report.error is None else logging.WARNING
+        _log.log(level, "%s", report.summary())
+        self._application.attempted(report)
 
 
 def _unreadable(given: object) -> Document:
