@@ -1,7 +1,7 @@
 """The generations that stay in memory for rollbacks, and that the others go.
 
-A module and what it defines refer to each other, so the modules of a generation that nobody needs any more go when the
-garbage is collected. In a service that has little to do besides, that may take long, and each reload of a large
+A module and what it defines refer to each other, so the modules of a generation that nobody needs any more go when
+the garbage is collected. In a service that has little to do besides, that may take long, and each reload of a large
 project leaves megabytes. So when several applications are only waiting for it, it is collected.
 """
 
