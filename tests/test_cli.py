@@ -14,7 +14,7 @@ from pathlib import Path
 
 import click
 import pytest
-from cluster import until
+from cluster import PATIENCE, until
 from command_line import RELOAD, CommandLine, Stop, finish, serving, url_of, write
 
 ROOT = Path(__file__).parent.parent
@@ -414,3 +414,33 @@ def test_it_is_a_script_and_a_command_of_flask_that_does_not_import_the_applicat
     )
     assert done.returncode == 0, done
     assert len(json.loads(done.stdout)["workers"]) == 2
+
+
+# Waiting for the end of a probation ------------------------------------------------------------------------------
+
+
+def test_a_probation_that_is_passed_is_0(running, line):
+    write(running.folder, 1)
+    done = line.run(*RELOAD, "--probation", "0.5", "--max-errors", "0", "--wait")
+    assert done.code == 0, done
+    assert f"generation {generation(running)} has passed its probation: " in done.out
+
+
+def test_a_generation_that_makes_too_many_errors_is_1_and_the_errors_are_named(running, line):
+    before = generation(running)
+    file = running.folder / "edition.py"
+    file.write_text("def edition() -> int:\n    raise KeyError('tea')\n")
+    process = line.start(*RELOAD, "--probation", "60", "--max-errors", "2", "--wait", text=True)
+    until(lambda: generation(running) > before, "nothing was reloaded")
+    for _ in range(3):
+        status, _ = running.request("POST", "/api/edition")
+        assert status == 500
+    _, err = process.communicate(timeout=PATIENCE)
+    assert process.returncode == 1, err
+    assert f"generation {before + 1} rolled back: " in err
+    assert f"{file}:2: KeyError, 3 times" in err
+    assert running.status()["last"]["restores"] == before
+
+
+def test_waiting_without_a_probation_is_2(line):
+    assert line.run(*RELOAD, "--wait").code == 2

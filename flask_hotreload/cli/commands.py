@@ -18,6 +18,7 @@ from flask_hotreload.cli.label import default_label
 from flask_hotreload.cli.options import Asked, service_options, value_of
 from flask_hotreload.cli.outcome import DONE, USAGE, Failure, exit_code
 from flask_hotreload.cli.printing import clean, note, out, out_json, table
+from flask_hotreload.cli.probation import wait_for_end
 from flask_hotreload.cli.report_text import print_report
 from flask_hotreload.cli.rpc import rpc
 from flask_hotreload.cli.status import status
@@ -58,12 +59,44 @@ def _reload_options(function: Any) -> Any:
     return function
 
 
+_PROBATION_OPTIONS = [
+    click.option("--probation", type=click.FloatRange(min=0, min_open=True), metavar="SECONDS",
+                 help="Roll back by itself if it makes too many errors within that time."),
+    click.option("--max-errors", type=click.IntRange(min=0), metavar="N", help="More are too many."),
+    click.option("--error-ratio", type=click.FloatRange(0, 1), metavar="R", help="Of requests; more is too much,"),
+    click.option("--min-requests", type=click.IntRange(min=1), metavar="N", help="once there were that many."),
+    click.option("--wait", is_flag=True, help="Until the probation is over."),
+]  # fmt: skip
+
+
+def _probation_options(function: Any) -> Any:
+    for option in reversed(_PROBATION_OPTIONS):
+        function = option(function)
+    return function
+
+
 @commands.command("reload")
 @service_options
 @_reload_options
-def reload_(asked: Asked, identity: str | None, patience: float, **options: Any) -> int:
+@_probation_options
+def reload_(asked: Asked, identity: str | None, patience: float, wait: bool, **options: Any) -> int:
     """Reload the whole source, or only some dispatchers."""
-    return _carry_out(asked, "", _document(identity, **options), patience)
+    limits = {key: options.pop(name) for key, name in _LIMITS.items()}
+    document = _document(identity, **options)
+    given = {key: value for key, value in limits.items() if value is not None}
+    if given:
+        document["probation"] = {**document.get("probation", {}), **given}
+    if wait and not document.get("probation"):
+        raise Failure(USAGE, "--wait is for the end of a probation: say --probation SECONDS and a limit")
+    return _carry_out(asked, "", document, patience, wait=wait)
+
+
+_LIMITS = {
+    "seconds": "probation",
+    "maxErrors": "max_errors",
+    "errorRatio": "error_ratio",
+    "minRequests": "min_requests",
+}
 
 
 @commands.command()
@@ -130,7 +163,7 @@ def token() -> None:
 # Reloading ---------------------------------------------------------------------------------------------------------
 
 
-def _carry_out(asked: Asked, route: str, document: dict[str, Any], patience: float) -> int:
+def _carry_out(asked: Asked, route: str, document: dict[str, Any], patience: float, *, wait: bool = False) -> int:
     connection = asked.connection()
     try:
         with follower(quiet=asked.as_json) as following:
@@ -141,8 +174,10 @@ def _carry_out(asked: Asked, route: str, document: dict[str, Any], patience: flo
     report = answer.value.get("report") if answer.status != 200 and isinstance(answer.value, dict) else answer.value
     if asked.as_json or not isinstance(report, dict):
         out_json(value_of(answer))
-        return DONE
-    print_report(report)
+    else:
+        print_report(report)
+    if wait and answer.status == 200 and isinstance(report, dict) and report["status"] == "committed":
+        return wait_for_end(asked, report)
     return exit_code(answer.status)
 
 
