@@ -228,6 +228,7 @@ def _secret(name: str, value: Any) -> str | None:
     return key
 
 
+#: Every setting by its full name, with its default; what they mean is told on the page for operators.
 KEYS: dict[str, Key] = {
     "HOTRELOAD_TOKEN": Key((), _tokens),
     "HOTRELOAD_HTTP": Key(True, _boolean),

@@ -83,6 +83,14 @@ def test_a_check_is_0_changes_nothing_and_warns_of_what_the_import_leaves_behind
     assert (done.json["status"], done.json["warnings"]) == ("checked", ["1 atexit callback registered"])
 
 
+def test_a_check_takes_the_document_of_a_reload_whose_probation_it_leaves_out(running, line):
+    write(running.folder, 4)
+    document = {"probation": {"seconds": 1, "maxErrors": 0}}
+    (running.folder / "reload.json").write_text(json.dumps(document))
+    done = line.run("check", "--file", str(running.folder / "reload.json"))
+    assert (done.code, done.out.startswith("checked: ")) == (0, True), done
+
+
 def test_a_rollback_is_0_and_tells_what_it_restores(running, line):
     before = generation(running)
     for edition in (4, 5):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+import flask_hotreload
 from flask_hotreload.config import KEYS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [*sorted((ROOT / "docs").glob("*.rst")), ROOT / "README.rst", ROOT / "CHANGES.rst"]
+PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.rst", ROOT / "CHANGES.rst"]
 KEEPING_STATE = (ROOT / "docs" / "keeping-state.rst").read_text("utf-8")
 INTRODUCTION = "Keeping state"
 
@@ -89,7 +90,7 @@ def test_the_table_leads_to_every_way_that_the_page_shows():
 # What the pages name ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.name)
+@pytest.mark.parametrize("file", PAGES, ids=lambda file: file.relative_to(ROOT).as_posix())
 def test_every_file_and_test_that_a_page_names_exists(file):
     text = file.read_text("utf-8")
     for name in re.findall(r"``((?:tests|docs|bench|example_app|flask_hotreload)/[\w./-]*)``", text):
@@ -108,3 +109,10 @@ def test_the_page_for_operators_names_every_setting_with_its_default():
         default = KEYS[name].default
         if isinstance(default, (bool, int, float)) or name in ("HOTRELOAD_URL_PREFIX", "HOTRELOAD_COORDINATOR"):
             assert told == f"``{default}``", name
+
+
+def test_the_reference_tells_every_name_that_the_package_exports():
+    told = re.findall(
+        r"^\.\. auto(?:class|exception):: (\w+)$", (ROOT / "docs" / "reference.rst").read_text("utf-8"), re.M
+    )
+    assert sorted(told) == sorted(flask_hotreload.__all__)

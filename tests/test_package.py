@@ -14,6 +14,7 @@ from email.message import Message
 from pathlib import Path
 
 import pytest
+from wheels import build_wheel
 
 ROOT = Path(__file__).parent.parent
 TOML_TABLE = re.compile(r"^\[(?P<name>[^\]]+)\]$", re.MULTILINE)
@@ -21,18 +22,7 @@ TOML_TABLE = re.compile(r"^\[(?P<name>[^\]]+)\]$", re.MULTILINE)
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of what the repository holds, so that nothing is left behind in it."""
-    copy = tmp_path_factory.mktemp("source")
-    for name in ("setup.cfg", "setup.py", "pyproject.toml", "README.rst", "LICENSE"):
-        (copy / name).write_bytes((ROOT / name).read_bytes())
-    for file in (ROOT / "flask_hotreload").rglob("*"):
-        if file.is_file() and "__pycache__" not in file.parts:
-            target = copy / file.relative_to(ROOT)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(file.read_bytes())
-    run(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(copy / "dist"), str(copy))
-    (built,) = (copy / "dist").iterdir()
-    return built
+    return build_wheel(tmp_path_factory.mktemp("source"))
 
 
 @pytest.fixture(scope="module")

@@ -89,6 +89,14 @@ def test_a_restored_generation_can_itself_be_restored_by_its_new_number(service)
     assert served(service) == 0
 
 
+def test_what_was_rolled_back_from_can_be_served_again_by_its_number(service):
+    release(service, 1)
+    service.rpc.rollback()
+    assert served(service) == 0
+    assert service.rpc.rollback(1).restores == 1
+    assert served(service) == 1
+
+
 def test_nothing_can_be_rolled_back_to_before_the_first_reload(service):
     with pytest.raises(ReloadInvalid, match="no generation before 0"):
         service.rpc.rollback()

@@ -107,7 +107,9 @@ def check(asked: Asked, identity: str | None, patience: float, **options: Any) -
 
     Warnings tell what its import leaves behind: threads, handlers, callbacks at exit, signal handlers.
     """
-    return _carry_out(asked, "", {**_document(identity, **options), "dryRun": True}, patience)
+    document = _document(identity, **options) | {"dryRun": True}
+    document.pop("probation", None)  # so that one file does for both: here, nothing is served that could be watched
+    return _carry_out(asked, "", document, patience)
 
 
 @commands.command()
