@@ -17,6 +17,7 @@ from flask_hotreload.origin import Origin
 PREFIX = "HOTRELOAD_"
 _MINIMUM_TOKEN = 16
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, section 5.6.2
+_DAY = 86400.0
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -46,6 +47,7 @@ class Config:
     release: str | None
     signing_key: str | None
     in_doubt: float
+    stage_seconds: float
     watch: bool
 
     @classmethod
@@ -103,7 +105,7 @@ def _read_text(text: str, read: Callable[[str, Any], Any]) -> Any:
         return [item.strip() for item in text.split(",") if item.strip()]
     if read is _boolean and text.lower() in _TRUE | _FALSE:
         return text.lower() in _TRUE
-    for convert, kinds in ((float, (_seconds,)), (int, (_positive, _number))):
+    for convert, kinds in ((float, (_seconds, _seconds_of_a_day)), (int, (_positive, _number))):
         if read in kinds:
             try:
                 return convert(text)
@@ -124,6 +126,13 @@ def _seconds(name: str, value: Any) -> float:
     if not 0 <= value < float("inf"):
         raise ValueError(f"{name} must be a finite number of seconds ≥ 0, not {value!r}")
     return float(value)
+
+
+def _seconds_of_a_day(name: str, value: Any) -> float:
+    seconds = _seconds(name, value)
+    if seconds > _DAY:
+        raise ValueError(f"{name} must be at most a day, {_DAY:g} seconds, not {value!r}")
+    return seconds
 
 
 def _whole_number(name: str, value: Any, least: int) -> int:
@@ -251,5 +260,6 @@ KEYS: dict[str, Key] = {
     "HOTRELOAD_RELEASE": Key(None, _text),
     "HOTRELOAD_SIGNING_KEY": Key(None, _secret),
     "HOTRELOAD_IN_DOUBT": Key(10.0, _seconds),
+    "HOTRELOAD_STAGE_SECONDS": Key(600.0, _seconds_of_a_day),
     "HOTRELOAD_WATCH": Key(False, _boolean),
 }

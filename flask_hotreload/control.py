@@ -6,6 +6,8 @@
 ``GET /_reload/generations``     the last 100 reports, newest first
 ``GET /_reload/generations/ID``  one report
 ``POST /_reload/rollback``       ``{"to": 3, "id": …}`` or nothing; answers the report
+``POST /_reload/commit``         ``{"id": …}`` of what was staged; answers the report
+``POST /_reload/discard``        ``{"id": …}`` of what was staged; answers whether it was there
 ``GET /_reload/health``          200, or 503 while the worker catches up; needs no token
 ``GET /_reload/metrics``         for Prometheus; 501 without prometheus-client
 ===============================  ==========================================================================
@@ -18,7 +20,6 @@ event, ``report``, is what else had been the answer: the report, or the problem 
 from __future__ import annotations
 
 import functools
-import hmac
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -29,6 +30,7 @@ from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 from flask_hotreload import audit, stream
+from flask_hotreload.bearer import given_token, matching
 from flask_hotreload.errors import (
     ApplyError,
     CheckFailed,
@@ -95,6 +97,8 @@ class Control:
         max_body: int,
         reload: Callable[[dict[str, Any], str, WSGIEnvironment, Progress], ReloadReport],
         rollback: Callable[[dict[str, Any], str, WSGIEnvironment, Progress], ReloadReport],
+        commit: Callable[[str, str, WSGIEnvironment], ReloadReport],
+        discard: Callable[[str], bool],
         status: Callable[[], dict[str, Any]],
         history: Callable[[], list[ReloadReport]],
         healthy: Callable[[], bool] = lambda: True,
@@ -105,6 +109,8 @@ class Control:
         self._max_body = max_body
         self._reload = reload
         self._rollback = rollback
+        self._commit = commit
+        self._discard = discard
         self._status = status
         self._history = history
         self._healthy = healthy
@@ -142,19 +148,14 @@ class Control:
         tokens = self._tokens()
         if not tokens:
             raise Refused(403, _NO_TOKEN)
-        scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-        given = given.strip()
-        # Each is compared, and each in constant time, so that the time tells nothing.
-        matching = [
-            token for token in tokens if hmac.compare_digest(token.encode(), given.encode("utf-8", "replace"))
-        ]
-        if scheme.lower() != "bearer" or not matching:
+        token = matching(tokens, given_token(request.headers.get("Authorization", "")))
+        if token is None:
             raise Refused(
                 401,
                 "this needs the header 'Authorization: Bearer TOKEN'",
                 **{"WWW-Authenticate": 'Bearer realm="reload"'},
             )
-        return f"{address} tok:{audit.token_fingerprint(matching[0])}"
+        return f"{address} tok:{audit.token_fingerprint(token)}"
 
     def _answer(self, request: Request, route: str, actor: str) -> tuple[Response, str | None]:
         """The outcome is for the audit; ``None``: there is none yet, and it will be recorded when there is."""
@@ -169,6 +170,9 @@ class Control:
             self._only(request, "POST")
             wanted = _rollback_wanted(self._document(request))
             return self._carry_out(request, actor, functools.partial(self._rollback, wanted, actor, request.environ))
+        if route in ("commit", "discard"):
+            self._only(request, "POST")
+            return self._staged(request, route, actor)
         head, _, identity = route.partition("/")
         if head == "generations":
             self._only(request, "GET", "HEAD")
@@ -200,6 +204,14 @@ class Control:
             return response.get_data()
 
         return Response(stream.EventStream(work), mimetype=stream.MIMETYPE, headers=stream.HEADERS), None
+
+    def _staged(self, request: Request, route: str, actor: str) -> tuple[Response, str]:
+        identity = _staged_id(self._document(request), route)
+        if route == "commit":
+            report = self._commit(identity, actor, request.environ)
+            return _json(report.to_dict()), report.summary()
+        discarded = self._discard(identity)
+        return _json({"id": identity, "discarded": discarded}), f"discard of {identity}: {discarded}"
 
     def _past(self, identity: str) -> Response:
         reports = self._history()
@@ -258,6 +270,15 @@ def _rollback_wanted(document: dict[str, Any]) -> dict[str, Any]:
 
 def _audit(request: Request, actor: str, response: Response, outcome: str) -> None:
     audit.record(actor=actor, method=request.method, path=request.path, status=response.status_code, outcome=outcome)
+
+
+def _staged_id(document: dict[str, Any], route: str) -> str:
+    identity = document.pop("id", None)
+    if document:
+        raise Refused(400, f"{next(iter(document))!r} is not a key of a {route}; the only one is 'id'")
+    if not isinstance(identity, str) or not identity:
+        raise Refused(400, f"a {route} needs 'id', that of the reload with \"stage\": true")
+    return identity
 
 
 def _json(value: object) -> Response:

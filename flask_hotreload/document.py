@@ -83,7 +83,8 @@ class Check:
 class Document:
     """A checked reload document. ``data`` is ``None`` for the whole source. Seconds are floats.
 
-    ``restores``: the generation that a rollback restores; then there is no ``data``. No document that is read has it.
+    ``restores``: the generation that a rollback restores; then there is no ``data``. ``commits``: the id of what was
+    staged, and is to be committed now. No document that is read has either.
     """
 
     data: tuple[Entry, ...] | None = None
@@ -93,11 +94,13 @@ class Document:
     on_timeout: Literal["proceed", "abort"] = "proceed"
     checks: tuple[Check, ...] = ()
     dry_run: bool = False
+    stage: bool = False
     label: str | None = None
     expect: int | None = None
     id: str = ""
     probation: Probation | None = None
     restores: int | None = None
+    commits: str | None = None
 
     @property
     def is_whole(self) -> bool:
@@ -116,6 +119,8 @@ def read_document(given: Mapping[str, Any]) -> Document:
     on_timeout = values.get("onTimeout", "proceed")
     if on_timeout not in ("proceed", "abort"):
         raise ReloadInvalid(f"onTimeout must be 'proceed' or 'abort', not {on_timeout!r}")
+    if _boolean(values, "stage") and _boolean(values, "dryRun"):
+        raise ReloadInvalid("dryRun and stage exclude each other: stage keeps what a dry run would forget")
     timeout = values.get("timeout")
     if timeout is not None and not _is_number(timeout):
         raise ReloadInvalid(f"timeout must be a number of seconds ≥ 0, not {timeout!r}")
@@ -130,6 +135,7 @@ def read_document(given: Mapping[str, Any]) -> Document:
         on_timeout=on_timeout,
         checks=tuple(_read_check(check) for check in _listed(values.get("checks"), "checks")),
         dry_run=dry_run,
+        stage=_boolean(values, "stage"),
         label=_text(values, "label"),
         expect=_count(values, "expect"),
         id=_text(values, "id") or uuid.uuid4().hex,
@@ -257,7 +263,7 @@ def _snake(key: str) -> str:
 
 
 _DOCUMENT_KEYS = _spellings(
-    "data", "clearOld", "timeout", "processingDispatcherCountMax", "onTimeout", "checks", "dryRun", "label",
+    "data", "clearOld", "timeout", "processingDispatcherCountMax", "onTimeout", "checks", "dryRun", "stage", "label",
     "expect", "id", "probation",
 )  # fmt: skip
 _ENTRY_KEYS = _spellings(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import secrets
 import sys
@@ -15,6 +16,7 @@ from flask_hotreload.config import Config
 from flask_hotreload.control import Control, announce_token
 from flask_hotreload.dispatch import Function, Group, Settings, normal_path
 from flask_hotreload.generation import Ending
+from flask_hotreload.preview import Preview
 from flask_hotreload.propagate import propagate
 from flask_hotreload.registrations import Registrations, importing
 from flask_hotreload.service import Service
@@ -117,6 +119,8 @@ class HotRPC:
         self._service = service = Service(app, config, self)
         self._mount = service.current
         service.install(self._control(service) if config.http else None)
+        if config.http:
+            Preview(service.reloader, service.middleware, functools.partial(self._tokens, service))
         service.arrange()
         service.metrics.begin()
         service.warn_when_started()
@@ -243,6 +247,7 @@ class HotRPC:
         on_timeout: Literal["proceed", "abort"] = "proceed",
         checks: Sequence[Mapping[str, Any]] = (),
         dry_run: bool = False,
+        stage: bool = False,
         label: str | None = None,
         expect: int | None = None,
         id: str | None = None,
@@ -264,6 +269,7 @@ class HotRPC:
             "on_timeout": on_timeout,
             "checks": list(checks),
             "dry_run": dry_run,
+            "stage": stage,
             "label": label,
             "expect": expect,
             "id": id,
@@ -280,6 +286,18 @@ class HotRPC:
         :meth:`reload` does; :class:`~flask_hotreload.errors.ReloadInvalid` for a generation that is not kept.
         """
         return self._served.reloader.rollback(to, multiprocess=_is_multiprocess())
+
+    def commit(self, id: str) -> ReloadReport:
+        """Serve what ``rpc.reload(…, stage=True, id=id)`` has staged. Return or raise as :meth:`reload` does.
+
+        :class:`~flask_hotreload.errors.ReloadBusy` if it was staged for another generation than the one that is
+        served, :class:`~flask_hotreload.errors.ReloadInvalid` if it is not there any more.
+        """
+        return self._served.reloader.commit_staged(id, trigger="python", multiprocess=_is_multiprocess())
+
+    def discard(self, id: str) -> bool:
+        """Let go of what was staged under this id; return whether it was there, and not committed."""
+        return self._served.reloader.discard_staged(id)
 
     def undo(self, function: Callable[[], object]) -> None:
         """In a callback or migration: run ``function`` if the reload fails after this. Else ``RuntimeError``."""
@@ -403,22 +421,28 @@ class HotRPC:
                 progress=progress,
             )
 
-        def tokens() -> Sequence[str]:
-            if service.config.token:
-                return service.config.token
-            return () if self._token is None else (self._token,)
+        def commit(identity: str, actor: str, environ: WSGIEnvironment) -> ReloadReport:
+            multiprocess = bool(environ.get("wsgi.multiprocess"))
+            return service.reloader.commit_staged(identity, trigger="http", actor=actor, multiprocess=multiprocess)
 
         return Control(
             prefix=service.config.url_prefix,
-            tokens=tokens,
+            tokens=functools.partial(self._tokens, service),
             max_body=service.config.max_body,
             reload=reload,
             rollback=rollback,
+            commit=commit,
+            discard=service.reloader.discard_staged,
             status=lambda: status_of(service),
             healthy=lambda: service.membership.joined,
             history=lambda: service.reloader.history,
             metrics=service.metrics.exposition,
         )
+
+    def _tokens(self, service: Service) -> Sequence[str]:
+        if service.config.token:
+            return service.config.token
+        return () if self._token is None else (self._token,)
 
     def __repr__(self) -> str:
         if self._service is None:
@@ -434,6 +458,7 @@ _DEFAULTS: dict[str, Any] = {
     "on_timeout": "proceed",
     "checks": [],
     "dry_run": False,
+    "stage": False,
     "label": None,
     "expect": None,
     "id": None,

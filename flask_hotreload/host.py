@@ -121,6 +121,9 @@ class Conductor(Protocol):
     def earlier(self, identity: str) -> ReloadReport | None:
         """The report of a transaction with this id that any process asked for, or its error raised."""
 
+    def discard(self, identity: str) -> bool:
+        """Let go of what is staged under this id, everywhere; return whether it was. Raise as :meth:`history`."""
+
 
 class Limits(Protocol):
     """Seconds."""
@@ -133,6 +136,8 @@ class Limits(Protocol):
     def apply_timeout(self) -> float: ...
     @property
     def max_hold(self) -> float: ...
+    @property
+    def stage_seconds(self) -> float: ...
 
 
 class Asked(NamedTuple):

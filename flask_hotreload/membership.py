@@ -227,6 +227,9 @@ class _Unavailable:
     def earlier(self, identity: str) -> Any:
         raise StoreUnavailable(self._reason)
 
+    def discard(self, identity: str) -> Any:
+        raise StoreUnavailable(self._reason)
+
 
 class _FirstRequest:
     """Joins when the first request comes, and then gets out of the way."""

@@ -54,19 +54,21 @@ class HotReloadMiddleware:
         self, service: Serves, *, control: WSGIApplication | None = None, prefix: str = "", exempt: Sequence[str] = ()
     ) -> None:
         self._service = service
-        self._lock = service.lock
         self._control = control
         self._prefix = prefix
+        #: How a request gets its slot, inside or outside of the lock. What returns not ``None`` has pinned it.
+        self.enter: Callable[[Slot, WSGIEnvironment], Slot | None] = service.lock.acquire_read
+        self.pass_by: Callable[[Slot, WSGIEnvironment], Slot | None] = service.lock.outside
         self._exempt = tuple(path.rstrip("/") for path in exempt)
         self._outside = self._exempt if control is None else (*self._exempt, prefix)
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        enter = self._lock.acquire_read
+        enter = self.enter
         if environ.get("PATH_INFO", "").startswith(self._outside):
             if self._control is not None and _is_below(environ["PATH_INFO"], self._prefix):
                 return self._control(environ, start_response)
             if any(_is_below(environ["PATH_INFO"], path) for path in self._exempt):
-                enter = self._lock.outside
+                enter = self.pass_by
         slot = Slot()
         body = _Body()
         body.slot = slot

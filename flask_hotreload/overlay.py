@@ -85,7 +85,8 @@ class Overlay(MutableMapping[str, ModuleType]):
         True: project names that the overlay does not have, and that are loaded live, are the live modules.
         False: every project name is the overlay's own.
 
-    Names that are not the project's are read from, and written to, the live modules.
+    Names that are not the project's are read from, and written to, the live modules. So are all names once it is
+    committed: its modules are the live ones then.
     """
 
     def __init__(self, finder: Finder, *, fallback: bool) -> None:
@@ -168,6 +169,8 @@ class Overlay(MutableMapping[str, ModuleType]):
 
     def owns(self, name: str) -> bool:
         """Whether this world keeps the name to itself; other names are shared by all worlds."""
+        if self.committed:
+            return False
         if name in self._own or name in self._finder.targets:
             return True
         known = self._owned.get(name)
@@ -184,6 +187,8 @@ class Overlay(MutableMapping[str, ModuleType]):
 
     def stages(self, name: str) -> bool:
         """Whether importing the name here gives the world's own module, not one that all worlds share."""
+        if self.committed:
+            return False
         if name in self._own or name in self._finder.targets:
             return True
         if self.fallback and name in interpreter.live:
@@ -192,6 +197,8 @@ class Overlay(MutableMapping[str, ModuleType]):
 
     def _hides(self, name: str) -> bool:
         """Whether the live module of a name is not to be seen from here."""
+        if self.committed:
+            return False
         return name in self._finder.targets or (not self.fallback and self.owns(name))
 
     def _finds(self, name: str) -> bool | None:

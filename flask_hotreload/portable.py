@@ -27,6 +27,7 @@ def portable(document: Document, script: Callable[[str | None], str]) -> dict[st
         "onTimeout": document.on_timeout,
         "checks": [_check(check) for check in document.checks],
         "dryRun": document.dry_run,
+        "stage": document.stage,
         "label": document.label,
         "expect": document.expect,
         "probation": None if document.probation is None else document.probation.to_dict(),

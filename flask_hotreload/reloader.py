@@ -25,6 +25,7 @@ from flask_hotreload.host import Application, Asked, Conductor, Given, Limits
 from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.keeping import Keeping
 from flask_hotreload.mutex import Mutex
+from flask_hotreload.parking import Parking, not_staged
 from flask_hotreload.progress import Progress, untold, worker_told
 from flask_hotreload.report import ReloadReport, Status, Trigger, WorkerReport, describe_error, utc_now
 from flask_hotreload.retirement import Retirement
@@ -51,6 +52,8 @@ class Reloader:
         self.current = first
         self._keeping = Keeping(first, keep)
         self._keep = keep
+        #: What is staged and waits to be committed.
+        self.parking = Parking()
         self._base: Recipe | None = None
         self._application = application
         self._limits = limits
@@ -122,10 +125,11 @@ class Reloader:
         return self._running if joining.get() is not None else None
 
     @property
-    def staged(self) -> Joining | None:
-        """What the new code of the transaction that runs has registered so far; ``None``: none runs."""
+    def staged(self) -> tuple[Joining, ...]:
+        """What new code has registered so far: that of the transaction that runs, and what waits to be committed."""
         running = self._running
-        return None if running is None else running.joined
+        staged = (None if running is None else running.joined), self.parking.joined
+        return tuple(joined for joined in staged if joined is not None)
 
     # Reloading -------------------------------------------------------------------------------------------------
 
@@ -171,6 +175,20 @@ class Reloader:
         document = Document(id=id or uuid.uuid4().hex, expect=expect, restores=-1 if to is None else to)
         return self._attempt(document, asked, multiprocess=multiprocess)
 
+    def commit_staged(
+        self, identity: str, *, trigger: Trigger, actor: str | None = None, multiprocess: bool = False
+    ) -> ReloadReport:
+        """Serve what was staged by the reload of that id. Raise as :meth:`reload` does.
+
+        It is a transaction of its own, with an id made from that one, so that a retry gets the same report.
+        """
+        document = Document(id=commit_of(identity), commits=identity)
+        return self._attempt(document, Asked(trigger, actor), multiprocess=multiprocess)
+
+    def discard_staged(self, identity: str) -> bool:
+        """Let go of what was staged by the reload of that id; return whether it was there, and not committed."""
+        return self.parking.drop(identity) if self.conductor is None else self.conductor.discard(identity)
+
     def _attempt(self, document: Document, asked: Asked, *, multiprocess: bool) -> ReloadReport:
         try:
             if multiprocess and self.conductor is None:
@@ -205,6 +223,8 @@ class Reloader:
     def _conduct(self, document: Document, asked: Asked) -> ReloadReport:
         if document.restores == -1:
             document = replace(document, restores=self._one_before())
+        if document.commits is not None and self.conductor is None:
+            document = committing(self.parking.document(document.commits, self.current))
         self.admit(document)
         try:
             report = (self.conductor or self).conduct(document, asked)
@@ -217,14 +237,17 @@ class Reloader:
 
     def conduct(self, document: Document, asked: Asked) -> ReloadReport:
         """Every step in its order, for this process alone."""
-        transaction, step = self.begin(document, asked), "prepared"
+        step = "prepared"
+        transaction = self.begin(document, asked) if document.commits is None else self.resume(document, asked)
+        if transaction is None:
+            raise not_staged(document.commits or "")
         asked.progress("begin", {"id": document.id, "workers": [worker_id()]})
         try:
             transaction.prepare()
             if not transaction.unchanged:
                 transaction.check()
             asked.progress("worker", worker_told(worker_id(), step, ok=True))
-            if not (transaction.unchanged or document.dry_run):
+            if not (transaction.unchanged or document.dry_run or document.stage):
                 step = "applied"
                 transaction.drain()
                 transaction.apply()
@@ -239,7 +262,7 @@ class Reloader:
         except BaseException:
             self.end(transaction)
             raise
-        return self.end(transaction)
+        return self.park(transaction) if document.stage and not transaction.unchanged else self.end(transaction)
 
     def _earlier(self, identity: str) -> ReloadReport | None:
         """What an earlier transaction with the same id came to, anywhere: its report, or its error raised."""
@@ -291,6 +314,26 @@ class Reloader:
         self._application.notify("reload_started", report=self.report_of(transaction))
         return transaction
 
+    def park(self, transaction: Transaction, *, seconds: float | None = None) -> ReloadReport:
+        """Keep what is staged for a later :meth:`resume`, in the place of :meth:`end`."""
+        transaction.park()
+        self._running = None
+        self.parking.keep(transaction, self._limits.stage_seconds if seconds is None else max(0.0, seconds))
+        return self.report_of(transaction)
+
+    def resume(self, document: Document, asked: Asked, *, number: int | None = None) -> Transaction | None:
+        """The transaction that was parked under the id which ``document`` commits, prepared, as by :meth:`begin`.
+
+        ``None``: there is none that would make the generation ``number`` of the current one.
+        """
+        number = self.current.number + 1 if number is None else number
+        transaction = self.parking.take(document.commits or "", self.current, number)
+        if transaction is not None:
+            self._running = transaction
+            transaction.resume(document, asked)
+            self._application.notify("reload_started", report=self.report_of(transaction))
+        return transaction
+
     def commit(self, transaction: Transaction) -> None:
         """Serve what is staged and open the lock. There is no way back from here, and nothing that can fail."""
         old = self.current
@@ -334,6 +377,7 @@ class Reloader:
             label=label,
         )
         self._keeping.begin_anew(self.current)
+        self.parking.drop_unfit(self.current)
 
     def caught_up(self, probation: Probation | None, identity: str, began: float) -> None:
         """Tell the application what it serves since others have committed it: see :meth:`Application.caught_up`."""
@@ -347,6 +391,7 @@ class Reloader:
         if transaction.hung:
             self._given_up.append(transaction)
         self._running = None
+        self.parking.drop_unfit(self.current)
         self._retirement.run()
         self._keeping.collect()
         report = self.report_of(transaction, error)
@@ -398,6 +443,7 @@ class Reloader:
             ),
             error=None if error is None else describe_error(error),
             started_at=transaction.started_at,
+            staged=self.parking.report_of(transaction),
         )
 
     # Reports ---------------------------------------------------------------------------------------------------
@@ -450,6 +496,16 @@ def _status_of(transaction: Transaction, error: ReloadError | None) -> Status:
 def worker_id() -> str:
     """``host:pid`` of this process."""
     return f"{socket.gethostname()}:{os.getpid()}"
+
+
+def commit_of(identity: str) -> str:
+    """The id of the transaction that commits what the reload of ``identity`` has staged."""
+    return f"{identity}.commit"
+
+
+def committing(document: Document) -> Document:
+    """Of what was staged, the document that commits it."""
+    return replace(document, id=commit_of(document.id), stage=False, expect=None, commits=document.id)
 
 
 def _world_of_context() -> World | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 import msgspec
@@ -80,6 +80,13 @@ class ErrorReport(msgspec.Struct, frozen=True):
         return self.message if place in self.message else f"{place}: {self.message}"
 
 
+class StagedReport(msgspec.Struct, frozen=True):
+    """What is staged and waits to be committed: by which id, and until when, as RFC 3339 in UTC."""
+
+    id: str
+    until: str
+
+
 class ReloadReport(msgspec.Struct, frozen=True):
     """What one reload did, or why it did nothing. ``to_dict()`` is the JSON form.
 
@@ -103,6 +110,7 @@ class ReloadReport(msgspec.Struct, frozen=True):
     workers: tuple[WorkerReport, ...] = ()
     error: ErrorReport | None = None
     started_at: str = ""
+    staged: StagedReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -147,6 +155,7 @@ def describe_error(error: BaseException, *, worker: str | None = None) -> ErrorR
     )
 
 
-def utc_now() -> str:
-    """Now, as RFC 3339 in UTC with milliseconds."""
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def utc_now(seconds: float = 0.0) -> str:
+    """Now, or so many ``seconds`` later, as RFC 3339 in UTC with milliseconds."""
+    moment = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -390,13 +390,13 @@ class Service:
 
     def kept(self, name: str, factory: Callable[[], Any]) -> Any:
         """The object of that name. New code's are the process's once its reload is committed, or live code asks."""
-        joined = joining.get()
+        joined = joining.get() or self.reloader.parking.joined_by(self.pinned)
         with self._keeping.lock:
             if name in self._kept:
                 return self._kept[name]
-            staged = self.reloader.staged
-            if joined is None and staged is not None and name in staged.kept:
-                return self._kept.setdefault(name, staged.kept[name])
+            for staged in self.reloader.staged if joined is None else ():
+                if name in staged.kept:
+                    return self._kept.setdefault(name, staged.kept[name])
             mine = self._kept if joined is None else joined.kept
             if name not in mine:
                 mine[name] = factory()

@@ -36,6 +36,7 @@ def status_of(service: Service) -> dict[str, Any]:
         "drift": service.drift(),
         "tainted": reloader.tainted,
         "probation": service.probation.status(),
+        "staged": reloader.parking.told(),
         "last": last.to_dict() if last is not None else None,
     }
 

@@ -8,6 +8,8 @@ prepare     The new code is compiled, imported and bound beside the running code
 check       Checks ran against the staged generation. Nothing live has changed.
 drain       The gate is closed. Requests that are still inside are known by name.
 apply       Callbacks, migrations and applied checks ran, within their time limit. Each namespace change has its undo.
+park        In the place of all that follows: what is prepared stays, and requests can be served by it beside what is
+            live. Either ``resume`` and the steps from drain on follow, or ``close``.
 release     Requests that enter from now on get the new generation. This step cannot fail.
 abort       After any of the steps before release: what was applied is undone, the gate is open.
 close       The thread of the transaction has ended, or is known to be hung.
@@ -18,7 +20,9 @@ A step that fails raises a :class:`~flask_hotreload.errors.ReloadError`; whoever
 
 from __future__ import annotations
 
+import _thread
 import functools
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from time import perf_counter
@@ -27,6 +31,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from flask_hotreload.blame import hanging_import, overran, place_of_overrun, shown
 from flask_hotreload.bounded import BoundedThread, Overrun
+from flask_hotreload.caches import forget_types
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.dispatch import DispatchTable
 from flask_hotreload.effects import Effects
@@ -105,11 +110,15 @@ class Transaction:
         self.next: Generation | None = None
         self.drained = Drain()
         self._warnings: list[str] = []
+        self._parked: Afterlife | None = None  # of the staged generation, while requests can be served by it
+        self._resumed = False
 
     # Steps -----------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
         """Raise :class:`LoadError` or :class:`ReloadInvalid`."""
+        if self._resumed:
+            return
         self.asked.phase("prepare")
         with self._timed("prepare_ms"):
             try:
@@ -134,10 +143,31 @@ class Transaction:
     def check(self) -> None:
         """Raise :class:`CheckFailed`."""
         checks = [check for check in self.document.checks if not check.applied]
-        if checks:
+        if checks and not self._resumed:
             self.asked.phase("check")
             with self._timed("check_ms"):
                 self._verify(checks, Deadline(self._limits.prepare_timeout))
+
+    def park(self) -> None:
+        """Let go of the thread, and let contexts that are pinned to what is staged find its modules."""
+        assert self._loader is not None
+        assert self.next is not None
+        self._end_threads()
+        self._threads.clear()
+        self._loader.world.install()
+        self._parked = self.next.afterlife
+        self._parked.world = self._loader.world
+        self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
+
+    def resume(self, document: Document, asked: Asked) -> None:
+        """Go on with what was parked, for ``document``, which is the same but for its id. Nothing is run again."""
+        self.document, self.asked, self.started_at = document, asked, utc_now()
+        self._resumed = True
+        self._started, self._milliseconds = perf_counter(), {}
+        self._turns = ShortTurns()
+        if isinstance(self._loader, ModuleLoader):
+            self._migrations = _migrations(self._loader)  # live modules may have been imported since
+        self._find_namespaces()
 
     def drain(self) -> None:
         """Raise :class:`DrainTimeout` if requests are inside at the time-out and the document says ``abort``."""
@@ -186,6 +216,7 @@ class Transaction:
         assert self.next is not None
         self.committed = True
         exchange = self._loader.commit(before)
+        self._end_preview()
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
         self._host.publish(self.next, self.joined)
         return self.next
@@ -207,14 +238,14 @@ class Transaction:
 
     def close(self) -> None:
         """Let go of the thread and, unless committed, of everything staged: a generation that never served ends here,
-        with its ``on_retire`` callbacks.
+        with its ``on_retire`` callbacks. If it was parked, that is when the last request has left it.
         """
-        self._turns.end()
-        for thread in self._threads:
-            thread.close()
-        if not self.committed and not self.hung:
-            self._forget()
-        if not self.hung:
+        self._end_threads()
+        if self._parked is not None and not self.hung:
+            self._forget_once_left()
+        elif not self.hung:
+            if not self.committed:
+                self._forget()
             self._effects.close()
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
 
@@ -261,8 +292,12 @@ class Transaction:
             self._stage_kept(kept)
         else:
             self._stage_whole(pace.give_way)
+        self._find_namespaces()
+
+    def _find_namespaces(self) -> None:
+        """Here, where nobody is held."""
         if self.staged is not None and (self.staged.callbacks or self._migrations):
-            self._effects.namespaces = self._host.namespaces()  # found here, where nobody is held
+            self._effects.namespaces = self._host.namespaces()
 
     def _stage_entries(self, document: Document, give_way: Callable[[], None]) -> None:
         host, mount, table = self._host, self.current.mount, self.current.table
@@ -404,7 +439,39 @@ class Transaction:
         self._effects.close()
         self._forget()
 
+    def _end_threads(self) -> None:
+        self._turns.end()
+        for thread in self._threads:
+            thread.close()
+
+    def _forget_once_left(self) -> None:
+        """Nobody enters what was parked any more; whoever is inside finds it as it is until the end."""
+        reference = weakref.ref(self.next) if self.next is not None else _gone
+        self.next = None
+        inside = reference()
+        if inside is None:
+            self._end_left()
+        else:
+            # Not on the thread that drops it: that one may hold any lock.
+            weakref.finalize(inside, _thread.start_new_thread, self._end_left, ()).atexit = False
+
+    def _end_left(self) -> None:
+        try:
+            self._effects.restore(seconds=self._limits.apply_timeout)
+            self._effects.close()
+        finally:
+            self._forget()
+            forget_types()
+
+    def _end_preview(self) -> None:
+        """Contexts that are pinned to what was parked find what is live, or what their generation has become."""
+        parked, self._parked = self._parked, None
+        if parked is not None and parked.world is not None:
+            world, parked.world = parked.world, None
+            world.uninstall()
+
     def _forget(self) -> None:
+        self._end_preview()
         if self._loader is not None:
             self._loader.abort()
         run_endings(self.joined.endings, self.number)
@@ -436,6 +503,10 @@ def _migrations(loader: ModuleLoader) -> list[tuple[ModuleType, ModuleType]]:
         for name, module in loader.staged.items()
         if callable(vars(module).get("__hot_reload__")) and name in interpreter.live
     ]
+
+
+def _gone() -> Generation | None:
+    return None
 
 
 def _straggler(reader: Reader) -> Straggler:

@@ -6,9 +6,10 @@ from flask_hotreload.document import Check, Document, Entry, read_document
 from flask_hotreload.errors import ReloadInvalid
 from flask_hotreload.probation import Probation
 
-DOCUMENT_KEYS = (
-    "data clearOld timeout processingDispatcherCountMax onTimeout checks dryRun label expect id probation".split()  # noqa: SIM905  # reads as the contract does
-)
+DOCUMENT_KEYS = [
+    *"data clearOld timeout processingDispatcherCountMax onTimeout checks dryRun stage label expect id".split(),  # noqa: SIM905  # reads as the contract does
+    "probation",
+]
 ENTRY_KEYS = (
     "dispatcher scriptPath isInstance name aliases overload path exclusiveModule validate lock authorize".split()  # noqa: SIM905  # as above
 )

@@ -4,6 +4,7 @@ import pytest
 
 from flask_hotreload.coordination.protocol import (
     DRY_RUN,
+    STAGED,
     Advance,
     Apply,
     CatchUp,
@@ -260,9 +261,11 @@ def test_staging_ends_with_the_askers_own_vote():
     assert coordinate(Phase.STAGING, votes(Ballot.PREPARED, "a")) == Advance("t1", Phase.PREPARE)
 
 
-def test_a_dry_run_ends_when_all_have_prepared():
+@pytest.mark.parametrize(("option", "reason"), [("dry_run", DRY_RUN), ("stage", STAGED)])
+def test_what_is_not_to_be_committed_ends_when_all_have_prepared(option, reason):
     cast = votes(Ballot.PREPARED, "a", "b", "c")
-    assert coordinate(Phase.PREPARE, cast, dry_run=True) == TryAbort("t1", DRY_RUN)
+    assert coordinate(Phase.PREPARE, cast[:2], **{option: True}) == Wait(DEADLINE)
+    assert coordinate(Phase.PREPARE, cast, **{option: True}) == TryAbort("t1", reason)
 
 
 @pytest.mark.parametrize("phase", [Phase.STAGING, Phase.PREPARE, Phase.APPLY])

@@ -66,6 +66,7 @@ def test_the_report_has_the_contracts_fields_and_values(service):
         "modules": ["handlers"],
         "warnings": [],
         "error": None,
+        "staged": None,
     }
     assert list(timings) == ["prepare_ms", "check_ms", "drain_ms", "apply_ms", "pause_ms", "total_ms"]
     assert timings["total_ms"] >= timings["prepare_ms"] > 0

@@ -5,7 +5,15 @@ import threading
 import pytest
 
 from flask_hotreload.coordination.memory import MemoryStore
-from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, Vote
+from flask_hotreload.coordination.records import (
+    Ballot,
+    JournalRecord,
+    Member,
+    Phase,
+    StagedRecord,
+    TransactionRecord,
+    Vote,
+)
 from flask_hotreload.coordination.sqlite import SQLiteStore
 from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
@@ -581,6 +589,49 @@ def test_a_base_is_of_the_release_that_workers_begin_with(place):
     assert store.base("next") is None
     assert store.put_base("next", b"next", {})
     assert (store.base(RELEASE), store.base("next")) == (None, b"next")
+
+
+# What is staged -----------------------------------------------------------------------------------------------------
+
+
+def staged(store, name, *, seconds=60.0, release=RELEASE):
+    return StagedRecord(release, name, 0, 1, store.now() + seconds, b"signed " + name.encode(), (f"sha256:{name}",))
+
+
+def test_what_is_staged_takes_the_place_of_what_was_staged_before_in_its_release(place):
+    store = place.store("a")
+    assert store.staged(RELEASE) is None
+    first, second, other = staged(store, "s1"), staged(store, "s2"), staged(store, "s3", release="next")
+    for each in (first, other, second):
+        store.put_staged(each)
+    assert place.store("b").staged(RELEASE) == second
+    assert place.store("b").staged("next") == other
+
+
+def test_what_is_staged_and_its_blobs_stay_until_its_time_or_until_it_is_dropped(place):
+    join(place, "a")
+    store = place.store("a")
+    for name, seconds in (("s1", 60.0), ("s2", 0.0)):
+        store.put_staged(staged(store, name, seconds=seconds, release=RELEASE if name == "s1" else "next"))
+        store.put_blobs({f"sha256:{name}": b"source"})
+    aborted(store, "t1")
+    assert store.blobs(["sha256:s1", "sha256:s2"]) == {"sha256:s1": b"source"}
+    assert store.staged("next") is None
+    assert not store.drop_staged("s2")
+    assert store.drop_staged("s1")
+    assert (store.staged(RELEASE), store.drop_staged("s1")) == (None, False)
+    aborted(store, "t2")
+    assert store.blobs(["sha256:s1"]) == {}
+
+
+def test_what_is_staged_is_not_dropped_once_the_transaction_has_begun_that_commits_it(place):
+    join(place, "a")
+    store = place.store("a")
+    store.put_staged(staged(store, "s1"))
+    store.begin(transaction("s1.commit"))
+    assert not store.drop_staged("s1", unless_begun="s1.commit")
+    assert store.staged(RELEASE) is not None
+    assert store.drop_staged("s1", unless_begun="s2.commit")
 
 
 # Reports ------------------------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from flask_hotreload.coordination.conductor import DEATHS, Conductor
 from flask_hotreload.coordination.protocol import (
+    STAGED,
     Apply,
     CatchUp,
     Participant,
@@ -34,6 +35,7 @@ from flask_hotreload.coordination.worker import Part
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
 from flask_hotreload.mutex import Mutex
+from flask_hotreload.reloader import commit_of
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
@@ -163,6 +165,17 @@ class Agent:
             raise outcome
         return outcome
 
+    def discard(self, identity: str) -> bool:
+        """Let go of what is staged under this id, on all workers; return whether it was, and is not being committed.
+
+        From when this returns nobody is served by it any more.
+        """
+        if not self._store.drop_staged(identity, unless_begun=commit_of(identity)):
+            return False
+        self._worker.drop(identity)
+        self._store.ring([member.id for member in self.living()])
+        return True
+
     def members(self) -> tuple[Member, ...]:
         """Every living member, as it tells of itself now; one that does not within ``TELLING`` s, as it last did."""
         asked, patience = self._store.now(), Deadline(TELLING)
@@ -219,6 +232,7 @@ class Agent:
     # The thread --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        self._stage_what_waits()
         while not self._stopped.is_set():
             try:
                 if not self._step():
@@ -233,6 +247,17 @@ class Agent:
             else:
                 self._tell_members()
                 self._wait()
+
+    def _stage_what_waits(self) -> None:
+        """A worker that has started later is to serve previews, too. It serves everything else meanwhile."""
+        if not self._joined:
+            return
+        try:
+            self._worker.stage_what_waits()
+        except StoreUnavailable as error:
+            self._away(error)
+        except Exception:  # noqa: BLE001  # the thread must live: what happened is in the log
+            _log.exception("worker %s cannot stage what the others have staged", self._member.id)
 
     def _tell_members(self) -> None:
         """Somebody may have asked how this worker does. While it takes part in a reload there is more to do."""
@@ -269,6 +294,8 @@ class Agent:
             return True
         if not self._joined:
             return self._join(view, now)
+        if self._participant.record is None:
+            self._worker.keep_what_waits()
         return self._conductor.step(view, now)
 
     def _view(self, transaction: str | None) -> View | None:
@@ -339,8 +366,9 @@ class Agent:
             self._settle(action.transaction, ok=True)
         elif isinstance(action, Restore):
             at_step("participant.restoring")
-            self._worker.restore()
-            self._settle(action.transaction, ok=False)
+            if action.reason != STAGED:
+                self._worker.restore()
+            self._settle(action.transaction, ok=False, keep=action.reason == STAGED)
         elif isinstance(action, CatchUp):
             self._catch_up(action.head)
         elif isinstance(action, TryAbort):
@@ -375,11 +403,11 @@ class Agent:
             self._store.ring([record.coordinator])
         return ok and cast > 0
 
-    def _settle(self, transaction: str, *, ok: bool) -> None:
+    def _settle(self, transaction: str, *, ok: bool, keep: bool = False) -> None:
         record = self._participant.record
         if record is not None and ok:
             self._let_others_open(len(record.participants))
-        part = self._worker.end()
+        part = self._worker.end(keep=keep)
         self._participant.settled(self._worker.generation)
         at_step("participant.settled")
         try:

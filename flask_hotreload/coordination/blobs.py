@@ -43,8 +43,11 @@ def read_blobs(database: Database, digests: Iterable[str]) -> dict[str, bytes]:
 
 
 def remove_unused(connection: sqlite3.Connection) -> None:
-    """Remove the blobs that no record of a journal and no base names."""
-    rows = connection.execute("SELECT digests FROM journal WHERE live UNION ALL SELECT digests FROM bases").fetchall()
+    """Remove the blobs that no record of a journal, no base and nothing that is staged names."""
+    rows = connection.execute(
+        "SELECT digests FROM journal WHERE live "
+        "UNION ALL SELECT digests FROM bases UNION ALL SELECT digests FROM staged"
+    ).fetchall()
     used = {digest for row in rows for digest in _read_names(row[0])}
     unused = [row for row in connection.execute("SELECT digest FROM blobs").fetchall() if row[0] not in used]
     connection.executemany("DELETE FROM blobs WHERE digest = ?", unused)

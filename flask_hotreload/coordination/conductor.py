@@ -8,14 +8,15 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from flask_hotreload.coordination.base import base_hash
 from flask_hotreload.coordination.merged import Wanted, concluded, part_of
-from flask_hotreload.coordination.payload import Payload, Signs, keys_of, seal, with_kept_settings
+from flask_hotreload.coordination.payload import Payload, Signs, keys_of, seal, unseal, with_kept_settings
 from flask_hotreload.coordination.protocol import (
-    DRY_RUN,
+    STAGED,
+    WANTED,
     Advance,
     Commit,
     Coordinator,
@@ -24,12 +25,24 @@ from flask_hotreload.coordination.protocol import (
     TryAbort,
     Wait,
 )
-from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import (
+    Ballot,
+    JournalRecord,
+    Member,
+    Phase,
+    StagedRecord,
+    TransactionRecord,
+    View,
+    Vote,
+)
 from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.deadline import Deadline
+from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable
+from flask_hotreload.parking import not_staged, overtaken
 from flask_hotreload.progress import Progress, untold, worker_told
+from flask_hotreload.reloader import committing
 from flask_hotreload.report import ReloadReport, utc_now
 
 if TYPE_CHECKING:
@@ -53,6 +66,7 @@ class Asking:
     written: dict[str, Any]  # the document, portable
     asked: Asked
     turn: Deadline
+    staged: Payload | None = None  # what it commits
     started_at: str = field(default_factory=utc_now)
     coordinator: Coordinator | None = None  # once it has the turn
     record: TransactionRecord | None = None
@@ -119,10 +133,36 @@ class Conductor:
         self._look_again = 0.0
 
     def ask(self, document: Document, asked: Asked) -> Asking:
-        """Line up a reload. Raise :class:`ReloadInvalid` for what cannot be told to other workers."""
-        asking = Asking(document, self._portable(document), asked, Deadline(self._timeouts.prepare_timeout))
+        """Line up a reload. Raise :class:`ReloadInvalid` for what cannot be told to other workers.
+
+        A commit of what is staged, too: then :class:`ReloadBusy` if it was staged for another generation.
+        """
+        turn = Deadline(self._timeouts.prepare_timeout)
+        if document.commits is None:
+            asking = Asking(document, self._portable(document), asked, turn)
+        else:
+            staged = self._staged(document.commits)
+            written = {**staged.document, "id": document.id, "stage": False}
+            whole = replace(committing(read_document(staged.document)), expect=staged.parent)
+            asking = Asking(whole, written, asked, turn, staged)
         self._waiting.append(asking)
         return asking
+
+    def _staged(self, identity: str) -> Payload:
+        """What is staged under this id, verified."""
+        record = self._store.staged(self._member.release)
+        if record is None or record.transaction != identity:
+            raise not_staged(identity)
+        if record.base != self._worker.generation:
+            raise overtaken(identity, record.base, self._worker.generation)
+        return unseal(
+            record.payload,
+            self._signer,
+            deployment=self._deployment,
+            release=record.release,
+            generation=record.generation,
+            transaction=record.transaction,
+        )
 
     @property
     def busy(self) -> bool:
@@ -199,6 +239,10 @@ class Conductor:
         if self._store.has_begun(asking.document.id):
             return self._answer(asking)
         self._reports.complete(view.active)  # its votes go when the next one begins
+        expected, live = asking.document.expect, self._worker.generation
+        if expected not in (None, live):
+            self._finish(asking, ReloadBusy(f"generation {live} is live, not {expected} as expected"))
+            return False
         release, generation = self._member.release, view.newest + 1
         of_release = [member.id for member in view.members if member.release == release]
         dead = self._store.dead(of_release)
@@ -211,14 +255,14 @@ class Conductor:
             generation=generation,
             phase=Phase.STAGING,
             deadline=now + self._timeouts.prepare_timeout + MARGIN,
-            payload=seal(self._payload(asking, generation, asking.written), self._signer),
+            payload=seal(self._payload(asking, generation, asking.written, **_sources(asking.staged)), self._signer),
         )
         if self._store.begin(record):
             asking.record = record
             self._look_again = 0.0
             asking.members = {member.id: member for member in view.members}
             self.alike = len({asking.members[member].sources for member in record.participants}) == 1
-            asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run)
+            asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run, stage=asking.document.stage)
             workers = [asking.members[member] for member in record.participants]
             told = {"id": record.id, "workers": [f"{member.host}:{member.pid}" for member in workers]}
             asking.asked.progress("begin", told)
@@ -265,6 +309,7 @@ class Conductor:
             restores=asking.document.restores,
             reason=asking.asked.reason,
             at=self._store.now(),
+            commits=asking.document.commits,
             **more,
         )
 
@@ -287,8 +332,12 @@ class Conductor:
                 self._store.ring(record.participants)
                 asking.asked.phase("release")
         elif isinstance(action, TryAbort):
+            if action.reason == STAGED:
+                self._keep_staged(asking, record)
             if self._store.abort(action.transaction, action.reason):
                 self._store.ring(record.participants)
+            elif action.reason == STAGED:
+                self._store.drop_staged(record.id)  # somebody has decided otherwise
         elif isinstance(action, Finish):
             self._conclude(asking, record, action, view, dead)
 
@@ -334,13 +383,21 @@ class Conductor:
             at_step("coordinator.applying")
             self._store.ring(record.participants)
 
+    def _keep_staged(self, asking: Asking, record: TransactionRecord) -> None:
+        """So that any worker can commit it, also one that starts later."""
+        until = self._store.now() + self._timeouts.stage_seconds
+        staged = StagedRecord(
+            record.release, record.id, record.base, record.generation, until, asking.sealed, asking.digests
+        )
+        self._store.put_staged(staged)
+
     def _conclude(
         self, asking: Asking, record: TransactionRecord, action: Finish, view: View, dead: set[str]
     ) -> None:
         reason = view.active.reason if view.active is not None else None
         refused = any(not vote.ok for key, vote in asking.votes.items() if key[0] is not Ballot.SETTLED)
         silent = set(action.silent)
-        if action.phase is not Phase.COMMITTED and not refused and reason != DRY_RUN:
+        if action.phase is not Phase.COMMITTED and not refused and reason not in WANTED:
             # Whoever aborted it at the deadline, the coordinator or another, these are why.
             silent |= {m for m in record.participants if m not in dead and (asking.ballot, m) not in asking.votes}
         outcome = concluded(
@@ -351,7 +408,7 @@ class Conductor:
                 asking.asked.trigger,
                 asking.asked.actor,
                 asking.started_at,
-                asking.document.dry_run,
+                asking.document.dry_run or asking.document.stage,
             ),
             [asking.members[member] for member in record.participants],
             asking.votes.values(),
@@ -360,4 +417,13 @@ class Conductor:
             silent=silent,
         )
         self._finish(asking, outcome)
+        if asking.document.commits is not None:
+            self._store.drop_staged(asking.document.commits)
         self._store.ring([member.id for member in view.members])  # somebody may wait for the turn
+
+
+def _sources(staged: Payload | None) -> dict[str, Any]:
+    """From what a commit makes in a worker that has not staged it."""
+    if staged is None:
+        return {}
+    return {"sources": staged.sources, "roots": staged.roots, "interpreter": staged.interpreter}

@@ -22,7 +22,7 @@ _log = logging.getLogger("flask_hotreload")
 
 #: Tells the store's files from other SQLite files, and from those of other versions.
 APPLICATION_ID = 0x686F7472
-VERSION = 2
+VERSION = 3
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
 #: The write-ahead log is carried over into the file when it is longer than this. Bytes.
@@ -47,6 +47,10 @@ CREATE TABLE journal (
 );
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE bases (release TEXT PRIMARY KEY, base BLOB NOT NULL, digests TEXT NOT NULL);
+CREATE TABLE staged (
+    release TEXT PRIMARY KEY, id TEXT NOT NULL, base INTEGER NOT NULL, generation INTEGER NOT NULL,
+    until REAL NOT NULL, payload BLOB NOT NULL, digests TEXT NOT NULL
+);
 CREATE TABLE begun (number INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE);
 CREATE TABLE reports (number INTEGER PRIMARY KEY, id TEXT UNIQUE, report BLOB NOT NULL);
 """

@@ -11,7 +11,16 @@ from time import monotonic
 
 from msgspec.structs import replace
 
-from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import (
+    Ballot,
+    JournalRecord,
+    Member,
+    Phase,
+    StagedRecord,
+    TransactionRecord,
+    View,
+    Vote,
+)
 from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
 FIRST_RELEASE = "0"
@@ -35,6 +44,7 @@ class MemoryStore:
         self._begun: deque[str] = deque(maxlen=REMEMBERED)
         self._blobs: dict[str, bytes] = {}
         self._base: tuple[str, bytes, frozenset[str]] | None = None  # release, base, digests
+        self._staged: dict[str, StagedRecord] = {}  # by release
         self._reports: dict[object, bytes] = {}  # by transaction, or by a key of its own
         self._rung = False
 
@@ -119,6 +129,8 @@ class MemoryStore:
                 return False
             used = {digest for each in self._journal for digest in each.digests}
             used.update(() if self._base is None else self._base[2])
+            self._staged = {name: each for name, each in self._staged.items() if each.until > self._clock()}
+            used.update(digest for each in self._staged.values() for digest in each.digests)
             self._blobs = {digest: data for digest, data in self._blobs.items() if digest in used}
             self._active = record
             self._begun.append(record.id)
@@ -201,6 +213,23 @@ class MemoryStore:
     def base(self, release: str) -> bytes | None:
         with self._changed:
             return self._base[1] if self._base is not None and self._base[0] == release else None
+
+    def put_staged(self, staged: StagedRecord) -> None:
+        with self._changed:
+            self._staged[staged.release] = staged
+
+    def staged(self, release: str) -> StagedRecord | None:
+        with self._changed:
+            staged = self._staged.get(release)
+            return staged if staged is not None and staged.until > self._clock() else None
+
+    def drop_staged(self, transaction: str, *, unless_begun: str | None = None) -> bool:
+        with self._changed:
+            releases = [release for release, each in self._staged.items() if each.transaction == transaction]
+            if not releases or (unless_begun is not None and self.has_begun(unless_begun)):
+                return False
+            del self._staged[releases[0]]
+            return True
 
     def put_report(self, report: bytes, *, transaction: str | None = None, only_first: bool = False) -> None:
         key = object() if transaction is None else transaction

@@ -9,7 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from flask_hotreload import errors
-from flask_hotreload.coordination.protocol import DRY_RUN
+from flask_hotreload.coordination.protocol import WANTED
 from flask_hotreload.coordination.records import Ballot, Phase, Vote
 from flask_hotreload.coordination.worker import Part
 from flask_hotreload.report import Drain, ErrorReport, ReloadReport, Timings, WorkerReport, describe_error
@@ -27,7 +27,7 @@ class Wanted(NamedTuple):
     trigger: str
     actor: str | None
     started_at: str
-    dry_run: bool
+    prepared_only: bool
 
 
 def concluded(
@@ -63,7 +63,7 @@ def concluded(
     if not committed and found is not None and found.status == "unchanged":
         return found
     report = merged(base, members, parts, dead=dead, silent=silent)
-    if committed or (wanted.dry_run and reason == DRY_RUN):
+    if committed or (wanted.prepared_only and reason in WANTED):
         return report
     refused = [key for key, vote in cast.items() if not vote.ok and key[0] is not Ballot.SETTLED]
     return error_of(report, parts, refused, reason or "it was aborted", coordinator=record.coordinator)
@@ -90,6 +90,7 @@ def merged(
         base,
         label=base.label if base.label is not None else next((report.label for report in reports), None),
         restores=next((report.restores for report in reports if report.restores is not None), None),
+        staged=next((report.staged for report in reports if report.staged is not None), None),
         digest=next((report.digest for report in reports if report.digest is not None), None),
         timings=_longest([report.timings for report in reports]),
         drain=Drain(

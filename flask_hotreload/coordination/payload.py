@@ -56,6 +56,8 @@ class Payload(msgspec.Struct, frozen=True):
         The generation that the release began with.
     ``turned``
         The last one that a rollback made, or ``began``: what is older may not lead to this one.
+    ``commits``
+        The id of the transaction that has staged this.
     ``base``
         The hash of the release's base; see :mod:`flask_hotreload.coordination.base`.
     ``reason``
@@ -82,6 +84,7 @@ class Payload(msgspec.Struct, frozen=True):
     began: int = 0
     turned: int = 0
     base: str = ""
+    commits: str | None = None
     reason: tuple[str, ...] = ()
     at: float = 0.0
 

@@ -29,6 +29,10 @@ from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecor
 
 #: The reason of a transaction that was never meant to be committed.
 DRY_RUN = "dry run"
+#: The same of one whose participants keep what they have prepared, to be committed by another transaction.
+STAGED = "staged"
+#: The reasons for which a transaction ends as its asker wanted it to.
+WANTED = frozenset({DRY_RUN, STAGED})
 
 # Actions -----------------------------------------------------------------------------------------------------------
 
@@ -259,11 +263,15 @@ class Participant:
 
 
 class Coordinator:
-    """The asker's side of one transaction. ``dry_run``: abort once everybody is prepared."""
+    """The asker's side of one transaction. ``dry_run``: abort once everybody is prepared. ``stage``: so, too, but
+    what is prepared is kept.
+    """
 
-    def __init__(self, transaction: str, *, dry_run: bool = False, settle_seconds: float = 2.0) -> None:
+    def __init__(
+        self, transaction: str, *, dry_run: bool = False, stage: bool = False, settle_seconds: float = 2.0
+    ) -> None:
         self.transaction = transaction
-        self._dry_run = dry_run
+        self._ends_prepared = STAGED if stage else DRY_RUN if dry_run else None
         self._settle_seconds = settle_seconds
         self._settle_until: float | None = None
 
@@ -295,7 +303,8 @@ class Coordinator:
         if record.phase is Phase.STAGING:
             return Advance(record.id, Phase.PREPARE)
         if record.phase is Phase.PREPARE:
-            return TryAbort(record.id, DRY_RUN) if self._dry_run else Advance(record.id, Phase.APPLY)
+            prepared = self._ends_prepared
+            return Advance(record.id, Phase.APPLY) if prepared is None else TryAbort(record.id, prepared)
         return Commit(record.id)
 
     def _settle(self, record: TransactionRecord, view: View, living: list[str], now: float) -> CoordinatorAction:

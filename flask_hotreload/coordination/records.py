@@ -101,6 +101,22 @@ class JournalRecord(msgspec.Struct, frozen=True):
     digests: tuple[str, ...]
 
 
+class StagedRecord(msgspec.Struct, frozen=True):
+    """What all workers have prepared, and keep to be committed ``until`` then, on the store's clock.
+
+    ``transaction`` has staged it for the generation ``base``; ``generation`` was its number. ``payload`` is signed.
+    ``digests``: of the blobs that staging it anew needs; the store keeps these as long as this.
+    """
+
+    release: str
+    transaction: str
+    base: int
+    generation: int
+    until: float
+    payload: bytes
+    digests: tuple[str, ...]
+
+
 class View(msgspec.Struct, frozen=True):
     """What the store held at one moment, read in one step.
 

@@ -120,7 +120,9 @@ class Reports:
         outcome = concluded(
             record,
             record.phase,
-            Wanted(document.label, payload.trigger, payload.actor, payload.started_at, document.dry_run),
+            Wanted(
+                document.label, payload.trigger, payload.actor, payload.started_at, document.dry_run or document.stage
+            ),
             [known.get(member) or _stranger(member) for member in record.participants],
             view.votes,
             reason=record.reason,

@@ -21,11 +21,20 @@ import msgspec
 
 from flask_hotreload.coordination import blobs as kept
 from flask_hotreload.coordination import presence
+from flask_hotreload.coordination import staged as waiting
 from flask_hotreload.coordination.bell import Bell
 from flask_hotreload.coordination.database import Database
 from flask_hotreload.coordination.memory import FIRST_RELEASE
 from flask_hotreload.coordination.presence import Presence
-from flask_hotreload.coordination.records import JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import (
+    JournalRecord,
+    Member,
+    Phase,
+    StagedRecord,
+    TransactionRecord,
+    View,
+    Vote,
+)
 from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 from flask_hotreload.errors import StoreUnavailable
 
@@ -274,6 +283,7 @@ class SQLiteStore:
         with self._database.write() as connection:
             if not self._may_begin(connection, record):
                 return False
+            waiting.remove_expired(connection, self.now())
             self._remove_unused(connection)
             self._remember(connection, record.id)
             connection.execute("DELETE FROM votes")
@@ -405,6 +415,15 @@ class SQLiteStore:
 
     def base(self, release: str) -> bytes | None:
         return kept.read_base(self._database, release)
+
+    def put_staged(self, staged: StagedRecord) -> None:
+        waiting.put(self._database, staged)
+
+    def staged(self, release: str) -> StagedRecord | None:
+        return waiting.read(self._database, release, self.now())
+
+    def drop_staged(self, transaction: str, *, unless_begun: str | None = None) -> bool:
+        return waiting.drop(self._database, transaction, unless_begun)
 
     def put_report(self, report: bytes, *, transaction: str | None = None, only_first: bool = False) -> None:
         conflict = "NOTHING" if only_first else "UPDATE SET report = excluded.report"

@@ -9,7 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from flask_hotreload.coordination.records import JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import (
+    JournalRecord,
+    Member,
+    Phase,
+    StagedRecord,
+    TransactionRecord,
+    View,
+    Vote,
+)
 
 #: How many reports a store keeps.
 REPORTS = 100
@@ -107,8 +115,8 @@ class Store(Protocol):
         """
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
-        """Keep sources by digest: for the active transaction, and from then on while a record of a journal, or a
-        base, names them. The next :meth:`begin` removes all others, so put them after your own.
+        """Keep sources by digest: for the active transaction, and from then on while a record of a journal, a base,
+        or what is staged, names them. The next :meth:`begin` removes all others, so put them after your own.
         """
 
     def blobs(self, digests: Iterable[str]) -> dict[str, bytes]:
@@ -122,6 +130,17 @@ class Store(Protocol):
 
     def base(self, release: str) -> bytes | None:
         """The base of a release; ``None``: there is none."""
+
+    def put_staged(self, staged: StagedRecord) -> None:
+        """Keep it until its time, in the place of what was staged in the release before."""
+
+    def staged(self, release: str) -> StagedRecord | None:
+        """What is staged in a release; ``None``: nothing is, or its time is up."""
+
+    def drop_staged(self, transaction: str, *, unless_begun: str | None = None) -> bool:
+        """Keep what ``transaction`` has staged no longer. Refused if it is not there, and if a transaction with the
+        id ``unless_begun`` :meth:`has_begun`.
+        """
 
     # The past ----------------------------------------------------------------------------------------------------
 

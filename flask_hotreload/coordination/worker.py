@@ -17,13 +17,14 @@ from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
 from flask_hotreload.host import Asked, Given
 from flask_hotreload.progress import Progress, untold
 from flask_hotreload.recipe import Recipe
-from flask_hotreload.reloader import worker_id
+from flask_hotreload.reloader import commit_of, worker_id
 from flask_hotreload.report import ErrorReport, ReloadReport, describe_error
 from flask_hotreload.sources import Snapshot, Source
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.records import JournalRecord, TransactionRecord
     from flask_hotreload.coordination.store import Store
+    from flask_hotreload.document import Document
     from flask_hotreload.reloader import Reloader
     from flask_hotreload.transaction import Transaction
 
@@ -51,6 +52,7 @@ class Worker:
         self._error: ReloadError | None = None
         #: Whom to tell of this worker's steps in a transaction: whoever has asked for it here.
         self.progress_of: Callable[[str], Progress] = lambda transaction: untold
+        reloader.parking.confirmed = self._is_staged
 
     @property
     def generation(self) -> int:
@@ -76,19 +78,10 @@ class Worker:
         """
         try:
             payload = self._unseal(record.payload, record.generation, record.id)
-            document = replace(read_document(payload.document), restores=payload.restores)
+            document = read_document(payload.document)
+            document = replace(document, restores=payload.restores, commits=payload.commits)
             self._reloader.admit(document)
-            self._transaction = self._reloader.begin(
-                document,
-                Asked(
-                    payload.trigger,  # type: ignore[arg-type]  # it was a Trigger when it was signed
-                    payload.actor,
-                    payload.reason,
-                    self.progress_of(record.id),
-                ),
-                number=record.generation,
-                given=self._given(payload, alike=alike),
-            )
+            self._transaction = self._begin(document, payload, alike=alike)
             self._transaction.prepare()
             if self._transaction.unchanged:
                 return False, self._part()
@@ -96,6 +89,22 @@ class Worker:
         except Exception as error:  # noqa: BLE001  # whatever it is, this worker refuses and says why
             return False, self._failed(error)
         return True, self._part()
+
+    def _begin(self, document: Document, payload: Payload, *, alike: bool) -> Transaction:
+        """What was staged here, if it is that which is committed; else the same from the sources."""
+        number, asked = (
+            payload.generation,
+            Asked(
+                payload.trigger,  # type: ignore[arg-type]  # it was a Trigger when it was signed
+                payload.actor,
+                payload.reason,
+                self.progress_of(payload.transaction),
+            ),
+        )
+        staged = None if document.commits is None else self._reloader.resume(document, asked, number=number)
+        if staged is not None:
+            return staged
+        return self._reloader.begin(document, asked, number=number, given=self._given(payload, alike=alike))
 
     def apply(self) -> tuple[bool, Part]:
         """Close the lock, drain, apply. The lock stays closed, whatever this returns."""
@@ -117,10 +126,12 @@ class Worker:
         if self._transaction is not None:
             self._transaction.abort()
 
-    def end(self) -> Part:
-        """Let go; the lock is open by now."""
+    def end(self, *, keep: bool = False) -> Part:
+        """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it."""
         part = Part()
-        if self._transaction is not None:
+        if self._transaction is not None and keep and self._error is None:
+            part = Part(report=self._reloader.park(self._transaction))
+        elif self._transaction is not None:
             part = Part(report=self._reloader.end(self._transaction, self._error))
         self._transaction = self._error = None
         return part
@@ -129,6 +140,43 @@ class Worker:
     def unchanged(self) -> bool:
         """That the transaction in progress found nothing to do."""
         return self._transaction is not None and self._transaction.unchanged
+
+    # What waits to be committed ----------------------------------------------------------------------------------
+
+    def keep_what_waits(self) -> None:
+        """Drop what is staged here if it is not what is staged for all. Raise :class:`StoreUnavailable`."""
+        parked = self._reloader.parking.parked
+        if parked is not None and not self._is_the_one(parked.id):
+            self.drop(parked.id)
+
+    def drop(self, identity: str) -> None:
+        self._reloader.parking.drop(identity)
+
+    def stage_what_waits(self) -> None:
+        """Stage what the others have staged for what is served here. Raise :class:`ReloadError`."""
+        staged = self._store.staged(self._release)
+        if staged is None or staged.base != self.generation or self._store.has_begun(commit_of(staged.transaction)):
+            return
+        payload = self._unseal(staged.payload, staged.generation, staged.transaction)
+        document = read_document(payload.document)
+        self._reloader.admit(document)
+        transaction = self._begin(document, payload, alike=False)
+        try:
+            transaction.prepare()
+        except ReloadError as error:
+            self._reloader.end(transaction, error)
+            raise
+        self._reloader.park(transaction, seconds=staged.until - self._store.now())
+
+    def _is_staged(self, identity: str) -> bool:
+        try:
+            return self._is_the_one(identity)
+        except StoreUnavailable:
+            return True  # its time runs out here, too
+
+    def _is_the_one(self, identity: str) -> bool:
+        staged = self._store.staged(self._release)
+        return staged is not None and staged.transaction == identity
 
     # The journal -------------------------------------------------------------------------------------------------
 
