@@ -139,7 +139,8 @@ def test_as_many_errors_as_are_allowed_pass_and_the_log_says_so(service, caplog)
     service.call("echo", "fine")
     told = passed(service)
     assert (told["errors"], told["requests"], told["error"]) == (3, 4, None)
-    assert "generation 1 has passed its probation (4 requests, 3 errors)" in caplog.text
+    line = "generation 1 has passed its probation (4 requests, 3 errors)"
+    until(lambda: line in caplog.text, "the log does not say so")
     assert service.rpc.generation == 1
     fail(service)
     assert probation(service)["errors"] == 3
