@@ -31,7 +31,7 @@ run: $(VENV)/ready-demo
 	$(BIN)/python -m example_app.run --port $(PORT)
 
 test: $(VENV)/ready-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not long and not alone"
+	$(BIN)/python -m pytest -n 3 --dist loadfile -m "not long and not alone"
 	$(BIN)/python -m pytest -m "alone and not long"
 
 test-long: $(VENV)/ready-test

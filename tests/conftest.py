@@ -8,6 +8,7 @@ import importlib
 import itertools
 import linecache
 import os
+import signal
 import sys
 import textwrap
 import threading
@@ -17,6 +18,9 @@ import pytest
 
 from flask_hotreload.interpreter import interpreter
 from flask_hotreload.late_imports import LateImports
+
+# A shell lets what it starts in the background ignore Ctrl-C, and so would do every server and command of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TOKEN = "0123456789abcdef-test"
 PREAMBLE = """\
