@@ -445,8 +445,11 @@ def test_a_generation_that_makes_too_many_errors_is_1_and_the_errors_are_named(r
         assert status == 500
     _, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, err
-    assert f"generation {before + 1} rolled back: " in err
-    assert f"{file}:2: KeyError, 3 times" in err
+    assert f"generation {before + 1} rolled back\n" in err
+    assert "over its limit: 3 errors in " in err
+    [line_of_kind] = [each for each in err.splitlines() if "KeyError" in each]
+    assert f"{file}:2" in line_of_kind
+    assert "3" in line_of_kind.replace(str(file), "")
     assert running.status()["last"]["restores"] == before
 
 

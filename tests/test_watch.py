@@ -54,7 +54,10 @@ class Watched:
     def await_generation(self, number: int) -> dict:
         """Wait until it is served; return its report."""
         until(lambda: self.get("/_reload")["generation"] >= number, f"generation {number} never came")
-        (report,) = (each for each in self.attempts("committed") if each["generation"] == number)
+        # It is served a moment before its report is written.
+        (report,) = until(
+            lambda: [each for each in self.attempts("committed") if each["generation"] == number], "it has no report"
+        )
         return report
 
     def attempts(self, *statuses: str) -> list[dict]:
