@@ -16,6 +16,8 @@ from flask_hotreload.overlay import Displaced
 from flask_hotreload.sources import ResolvedRoots, Snapshot
 from flask_hotreload.worlds import World
 
+Lines = Callable[[], dict[str, Any]]  #: file → an entry of ``linecache``
+
 
 def give_way() -> None:
     """Let other threads run now."""
@@ -29,11 +31,11 @@ class Exchange:
         The modules and packages' attributes that were live before.
     """
 
-    def __init__(
-        self, displaced: Displaced, lines: dict[str, Any], roots: ResolvedRoots, keep: Collection[str]
-    ) -> None:
+    def __init__(self, displaced: Displaced, fresh: Lines, roots: ResolvedRoots, keep: Collection[str]) -> None:
+        """``fresh()``: what ``linecache`` is to hold."""
         self.displaced = displaced
-        self._lines = lines
+        self._fresh = fresh
+        self._lines: dict[str, Any] = {}  # what it held
         self._roots = roots
         self._keep = keep
 
@@ -49,6 +51,12 @@ class Exchange:
         world = World(finder, fallback=not self.displaced.whole, give_way=give_way)
         world.preserve(self.displaced)
         return world
+
+    def quote(self) -> None:
+        """From now on tracebacks quote the source that runs, whatever happens to the file."""
+        fresh = self._fresh()
+        self._lines = {file: linecache.cache.get(file) for file in fresh}
+        linecache.cache.update(fresh)
 
     def restore(self) -> None:
         """Make live again what was live before. Cannot fail."""
@@ -191,12 +199,12 @@ class ModuleLoader:
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """Make the new modules the live ones, on their packages as well. Cannot fail; runs no foreign code.
 
-        ``before`` is called with what will be taken away, while it is still there.
-        From here on tracebacks quote the source that runs, whatever happens to the file.
+        ``before`` is called with what will be taken away, while it is still there. :meth:`Exchange.quote` may wait.
         """
         self._staged = self.world.staged()
         self._quote(self._staged)
-        exchange = _commit(self.world, self._lines, self._snapshot.roots, self._keep, before)
+        lines = self._lines
+        exchange = _commit(self.world, lambda: lines, self._snapshot.roots, self._keep, before)
         self._forget()
         return exchange
 
@@ -242,12 +250,12 @@ class KeptModules:
         self.staged = self.world.staged()
         self._snapshot = snapshot
         self._keep = keep
-        self._lines = _lines_of(self.staged, snapshot)
         self.world.survey()
 
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """As :meth:`ModuleLoader.commit`."""
-        return _commit(self.world, self._lines, self._snapshot.roots, self._keep, before)
+        staged, snapshot = self.staged, self._snapshot
+        return _commit(self.world, lambda: _lines_of(staged, snapshot), snapshot.roots, self._keep, before)
 
     def abort(self) -> None:
         """As :meth:`ModuleLoader.abort`; what it is made of stays where it was."""
@@ -256,16 +264,13 @@ class KeptModules:
 
 def _commit(
     world: World,
-    fresh: dict[str, Any],
+    fresh: Lines,
     roots: ResolvedRoots,
     keep: Collection[str],
     before: Callable[[Exchange], object],
 ) -> Exchange:
-    """``fresh``: what ``linecache`` is to hold."""
-    lines = {file: linecache.cache.get(file) for file in fresh}
-    displaced = world.commit(lambda displaced: before(Exchange(displaced, lines, roots, keep)))
-    linecache.cache.update(fresh)
-    return Exchange(displaced, lines, roots, keep)
+    displaced = world.commit(lambda displaced: before(Exchange(displaced, fresh, roots, keep)))
+    return Exchange(displaced, fresh, roots, keep)
 
 
 def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:

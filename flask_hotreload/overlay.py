@@ -268,8 +268,11 @@ class Overlay(MutableMapping[str, ModuleType]):
 
     def preserve(self, displaced: Displaced) -> None:
         """Go on seeing what a later commit took away; called for each commit that this world outlives, in order."""
-        for name, module in displaced.modules.items():
-            self._own.setdefault(name, module)
+        if not self._own:
+            self._own.update(displaced.modules)
+        elif self.fallback:  # else it has all of its modules, and what came later is not its own
+            for name, module in displaced.modules.items():
+                self._own.setdefault(name, module)
         for name, (_, value) in displaced.attributes.items():
             self._attributes.setdefault(name, value)
         if displaced.whole:

@@ -52,6 +52,7 @@ class Reloader:
         self.current = first
         self._keeping = Keeping(first, keep)
         self._keep = keep
+        self._followed: Kept | None = None  # by the current one, which is not told to the keeping yet
         #: What is staged and waits to be committed.
         self.parking = Parking()
         self._base: Recipe | None = None
@@ -347,7 +348,7 @@ class Reloader:
         self._application.committed(generation, transaction.document, transaction.asked)
         transaction.open()
         assert old.afterlife.world is not None
-        self._keeping.followed(Kept.of(old, old.afterlife.world, endings), generation)
+        self._followed = Kept.of(old, old.afterlife.world, endings)
 
     def _preserve(self, old: Generation, exchange: Exchange) -> None:
         for world in self._worlds:
@@ -356,6 +357,11 @@ class Reloader:
         past.install()
         self._worlds.add(past)
         old.afterlife.world = past
+
+    def _keep_followed(self) -> None:
+        followed, self._followed = self._followed, None
+        if followed is not None:
+            self._keeping.followed(followed, self.current)
 
     def _one_before(self) -> int:
         if self.current.parent is None:
@@ -392,6 +398,9 @@ class Reloader:
             self._given_up.append(transaction)
         self._running = None
         self.parking.drop_unfit(self.current)
+        if transaction.committed:
+            transaction.quote()
+            self._keep_followed()
         self._retirement.run()
         self._keeping.collect()
         report = self.report_of(transaction, error)

@@ -106,6 +106,7 @@ class Transaction:
         self.joined = Joining(host.server, mount=None if document.data is not None else host.mount)
         self._threads: list[BoundedThread] = []  # all but the last were given up
         self._loader: ModuleLoader | KeptModules | None = None
+        self._exchange: Exchange | None = None
         self.staged: Staged | None = None
         self.next: Generation | None = None
         self.drained = Drain()
@@ -215,11 +216,17 @@ class Transaction:
         assert self._loader is not None
         assert self.next is not None
         self.committed = True
-        exchange = self._loader.commit(before)
+        self._exchange = exchange = self._loader.commit(before)
         self._end_preview()
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
         self._host.publish(self.next, self.joined)
         return self.next
+
+    def quote(self) -> None:
+        """Let tracebacks quote what is served now; no hurry, once the gate is open."""
+        if self._exchange is not None:
+            self._exchange.quote()
+            self._exchange = None
 
     def open(self) -> None:
         """Open the gate and let the held requests in."""

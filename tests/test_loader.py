@@ -386,6 +386,7 @@ def test_after_a_commit_tracebacks_quote_the_source_that_runs(project):
     staged = project.load(loader, "pkg/api.py")
     assert linecache.cache.get(file) == before
     exchange = loader.commit()
+    exchange.quote()
     project.write("pkg/api.py", "# edited again, not reloaded\n" * 5)
     with pytest.raises(KeyError) as caught:
         staged.f()

@@ -280,10 +280,11 @@ class Worker:
 
     def _given_back(self, generation: int) -> Given:
         journal = self.journal()
-        runs = journal.recipe(generation)
+        runs, kept = journal.recipe(generation), self._reloader.kept.get(generation)
+        as_it_is = kept is not None and kept.is_alive(self._reloader.current)
         return Given(
-            recipe=self._recipe(runs),
-            kept=self._reloader.kept.get(generation),
+            recipe=kept.recipe if kept is not None and as_it_is else self._recipe(runs),
+            kept=kept,
             parent=journal.parent_of(generation),
             label=journal.label_of(generation),
         )
