@@ -219,7 +219,8 @@ class Conductor:
     def _dead(self, participants: Iterable[str], now: float) -> set[str]:
         """Looked for now and then, not at every vote: it costs as much as a vote for each participant."""
         if now >= self._look_again:
-            self._buried = self._store.dead(participants)
+            # Whoever was dead stays it in this transaction: traces of the dead are removed by those that start.
+            self._buried |= self._store.dead(participants)
             self._look_again = now + DEATHS
         return self._buried
 
@@ -259,7 +260,7 @@ class Conductor:
         )
         if self._store.begin(record):
             asking.record = record
-            self._look_again = 0.0
+            self._look_again, self._buried = 0.0, set()
             asking.members = {member.id: member for member in view.members}
             self.alike = len({asking.members[member].sources for member in record.participants}) == 1
             asking.coordinator = Coordinator(record.id, dry_run=asking.document.dry_run, stage=asking.document.stage)
