@@ -75,8 +75,9 @@ class Membership:
         self.expected = boot.before_serving(_weak(self._join), afterwards=_weak(self._leave))
         if not self.expected and coordinator.startswith(_SQLITE):
             self.expected = True
+            health = f"{self._service.config.url_prefix}/health"
             self._service.app.wsgi_app = _FirstRequest(  # type: ignore[method-assign]  # the documented way to wrap it
-                self._service.app.wsgi_app, lambda: self._join(None)
+                self._service.app.wsgi_app, lambda: self._join(None), health=health
             )
 
     @property
@@ -232,18 +233,32 @@ class _Unavailable:
 
 
 class _FirstRequest:
-    """Joins when the first request comes, and then gets out of the way."""
+    """Joins when the first request comes, and then gets out of the way.
 
-    def __init__(self, wsgi_app: WSGIApplication, join: Callable[[], object]) -> None:
+    Requests wait until it has joined, but for those of ``health``, which would tell nothing if they did.
+    """
+
+    def __init__(self, wsgi_app: WSGIApplication, join: Callable[[], object], *, health: str) -> None:
         self._wsgi_app = wsgi_app
         self._join = join
-        self._lock = threading.Lock()
+        self._health = health
+        self._lock = threading.Lock()  # protects _joining
+        self._joining: threading.Thread | None = None
         self._joined = False
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         if not self._joined:
             with self._lock:
-                if not self._joined:
-                    self._join()
-                    self._joined = True
+                if self._joining is None:
+                    self._joining = threading.Thread(target=self._run, name="hotreload-join", daemon=True)
+                    self._joining.start()
+            if environ.get("PATH_INFO", "") != self._health:
+                self._joining.join()
         return self._wsgi_app(environ, start_response)
+
+    def _run(self) -> None:
+        try:
+            self._join()
+        except Exception:  # noqa: BLE001  # whatever it is, the code that was loaded can be served
+            _log.exception("this worker could not join its deployment; it serves the code on disk, alone")
+        self._joined = True

@@ -226,7 +226,8 @@ class Reloader:
             document = replace(document, restores=self._one_before())
         if document.commits is not None and self.conductor is None:
             document = committing(self.parking.document(document.commits, self.current))
-        self.admit(document)
+        # A conductor looks first whether it is a retry: what was expected then may be what has been replaced since.
+        self.admit(document if self.conductor is None else replace(document, expect=None))
         try:
             report = (self.conductor or self).conduct(document, asked)
         except ReloadError as error:

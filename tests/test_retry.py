@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from conftest import until
 
+from flask_hotreload.attempts import Attempts
 from flask_hotreload.coordination.payload import Payload, SourceReference, keys_of, seal
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, Vote
 from flask_hotreload.coordination.signing import Signer, key_beside
@@ -282,3 +283,40 @@ def test_what_has_begun_unseen_is_ended_at_once_and_told_to_a_retry(service, mon
     with pytest.raises(WorkerFailed, match="had lost the store"):
         service.reload("rate", id=ID)
     assert service.reload("rate", id="deploy-78").generation == 1
+
+
+def test_a_retry_that_expects_what_its_first_attempt_has_replaced_gets_the_report(service, monkeypatch):
+    first = service.reload("rate", id=ID, expect=0)
+    # Between the commit and its report, another worker finds neither an earlier report nor what is expected.
+    monkeypatch.setattr(agent_of(service), "earlier", lambda identity: None)
+    service.rpc._service.reloader._attempts = Attempts()
+    report = service.reload("rate", id=ID, expect=0)
+    assert (report.id, report.status, report.generation) == (first.id, "committed", 1)
+    with pytest.raises(ReloadBusy, match="not 0 as expected"):
+        service.reload("rate", id="another", expect=0)
+
+
+def test_health_is_told_while_the_first_request_waits_until_the_worker_has_joined(site, file, monkeypatch):
+    site.serve(BODY, coordinator=f"sqlite:///{file}")
+    membership = site.rpc._service.membership
+    began, go, join = threading.Event(), threading.Event(), membership._join
+
+    def join_slowly(place):
+        began.set()
+        assert go.wait(10)
+        join(place)
+
+    monkeypatch.setattr(membership, "_join", join_slowly)
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(site.call("rate", 1)))
+    asking.start()
+    try:
+        assert began.wait(10)
+        assert site.control("/health", token=None).status_code == 503
+        assert answers == []
+    finally:
+        go.set()
+        asking.join(10)
+    assert answers == [1]
+    assert site.control("/health", token=None).status_code == 200
+    agent_of(site).stop()

@@ -57,8 +57,6 @@ FRESH = 0.25
 TELLING = 0.05
 #: Seconds after which every worker has told what it has counted: two looks of its.
 LAG = 0.4
-#: Seconds that a worker takes, about, to read the decision and open its lock.
-OPENING = 0.0005
 
 
 class Agent:
@@ -405,8 +403,6 @@ class Agent:
 
     def _settle(self, transaction: str, *, ok: bool, keep: bool = False) -> None:
         record = self._participant.record
-        if record is not None and ok:
-            self._let_others_open(len(record.participants))
         part = self._worker.end(keep=keep)
         self._participant.settled(self._worker.generation)
         at_step("participant.settled")
@@ -417,12 +413,6 @@ class Agent:
         finally:
             # On a thread of its own: a receiver may reload, and would wait for this one.
             threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
-
-    def _let_others_open(self, workers: int) -> None:
-        """What is left to do is no hurry: those whose locks are still closed need the processors more."""
-        waiting = workers - 2 * (os.cpu_count() or 1)
-        if waiting > 0:
-            self._stopped.wait(waiting * OPENING)
 
     def _catch_up(self, head: int) -> None:
         """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
