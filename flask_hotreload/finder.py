@@ -85,6 +85,14 @@ class ProjectFinder:
         name = getattr(spec, "name", None) or _attribute(module, "__name__")
         if name == "__main__" or _attribute(module, "__name__") == "__main__" or self.is_kept(name):
             return False
+        known = self._roots.verdicts.get(module)
+        if known is None:
+            known = self._lies_here(module, spec)
+            if known is not None and isinstance(module, ModuleType):
+                self._roots.verdicts.remember(module, known)
+        return known
+
+    def _lies_here(self, module: ModuleType, spec: object) -> bool | None:
         file = _file(module)
         if file is not None:
             return not file.endswith(tuple(EXTENSION_SUFFIXES)) and self._roots.place(file) is not None

@@ -274,12 +274,12 @@ def _commit(
 
 
 def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:
+    shown = {source.path: source for source in snapshot.sources.values()}
     lines: dict[str, Any] = {}
     for module in modules.values():
         file = getattr(module, "__file__", None)
-        real = snapshot.roots.real_path(file) if isinstance(file, str) else ""
-        if snapshot.has(real):
-            source = snapshot.read(real, shown=file)
+        source = shown.get(file) if isinstance(file, str) else None
+        if source is not None:
             lines[source.path] = len(source.data), None, source.lines, source.path
     return lines
 

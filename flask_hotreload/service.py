@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import sys
+import threading
 import weakref
 from collections.abc import Callable, Collection, Mapping
 from contextlib import AbstractContextManager
@@ -327,7 +328,8 @@ class Service:
     def attempted(self, report: ReloadReport) -> None:
         self.metrics.observe(report)
         if report.status == "committed" and report.restores is not None:
-            self._warn_of_drift()  # what is on disk is what has just been left
+            # What is on disk is what has just been left. To read all of it takes longer than the rollback.
+            threading.Thread(target=self._warn_of_drift, name="hotreload-drift", daemon=True).start()
 
     def pending(self) -> list[dict[str, str]]:
         """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""

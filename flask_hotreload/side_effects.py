@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _OWN_COLLECTORS = {f"prometheus_client.{name}_collector" for name in ("process", "platform", "gc")}
 
+_SIGNALS = sorted(map(int, signal.valid_signals()))
+
 #: What the names of this package's own threads begin with.
 THREAD_PREFIX = "hotreload-"
 
@@ -114,4 +116,4 @@ def _exit_callbacks() -> int:
 
 
 def _signals() -> dict[int, object]:
-    return {int(number): signal.getsignal(number) for number in signal.valid_signals()}
+    return {number: signal.getsignal(number) for number in _SIGNALS}

@@ -20,6 +20,7 @@ from importlib.util import decode_source
 from typing import TYPE_CHECKING, NoReturn
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
+from flask_hotreload.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -60,15 +61,19 @@ class Roots:
         if not self.folders:
             raise ValueError("HOTRELOAD_ROOTS names no folder; name the folder that holds the application")
         self._history: dict[str, str] = {}
+        self._verdicts = Verdicts()
         self.resolve()
 
     def resolve(self, led: Mapping[str, str] | None = None) -> ResolvedRoots:
         """The roots as they lead now, or as they ``led``, root as written → folder, for one transaction."""
         real = {folder: os.path.realpath(folder) for folder in self.folders} | dict(led or {})
+        known = len(self._history)
         for folder, target in real.items():
             self._history.setdefault(folder, folder)
             self._history[target] = folder
-        return ResolvedRoots(real, self._history)
+        if len(self._history) != known:
+            self._verdicts.clear()
+        return ResolvedRoots(real, self._history, self._verdicts)
 
     def __repr__(self) -> str:
         return f"<Roots {', '.join(self.folders)}>"
@@ -82,10 +87,13 @@ class ResolvedRoots:
     ``history``
         Folder to which a root led at any time → that root as written. It may grow: what a root comes to lead to
         afterwards is known as the project's, too.
+    ``verdicts``
+        Which of the loaded modules are known to be the project's, as far as ``history`` goes.
     """
 
-    def __init__(self, real: dict[str, str], history: Mapping[str, str]) -> None:
+    def __init__(self, real: dict[str, str], history: Mapping[str, str], verdicts: Verdicts) -> None:
         self.real = real
+        self.verdicts = verdicts
         self._history = history
         self._longest_first: list[str] = []
         self._folders = _fixed(real)
@@ -131,7 +139,10 @@ class ResolvedRoots:
 
     def place(self, path: str) -> Place | None:
         """Where a file or folder lies under the roots as they lead now *or once led*; ``None``: not the project's."""
-        real = self.real_path(path)
+        return self.place_of(self.real_path(path))
+
+    def place_of(self, real: str) -> Place | None:
+        """The same for a real path, without a question to the disk about it."""
         if len(self._longest_first) != len(self._history):
             self._longest_first = sorted(list(self._history), key=len, reverse=True)  # noqa: C414  # it may grow now
             self._moved.clear()
@@ -139,7 +150,7 @@ class ResolvedRoots:
             if _is_below(real, root):
                 if self._is_foreign(real, root):
                     return None
-                return Place(self._history[root], os.path.relpath(real, root))
+                return Place(self._history[root], real[len(root) :].strip(os.sep) or os.curdir)
         return None
 
     def now(self, path: str) -> str:
@@ -319,7 +330,7 @@ class Snapshot:
         self._sources = dict(sources or {})
         self._undecided = set(undecided)
         self._refused = dict(refused or {})
-        self._digest: str | None = None
+        self._digest: tuple[int, str] | None = None  # of so many sources; one that was read stays as it is
 
     @property
     def sources(self) -> dict[str, Source]:
@@ -368,15 +379,14 @@ class Snapshot:
     @property
     def digest(self) -> str:
         """One digest over all sources that were read so far, and where they lie below their roots."""
-        if self._digest is not None:
-            return self._digest
-        digest = digest_of({self._told(real): source.digest for real, source in self._sources.copy().items()})
-        if self.sealed:
-            self._digest = digest
-        return digest
+        sources = self._sources.copy()
+        if self._digest is None or self._digest[0] != len(sources):
+            digests = {self._told(real): source.digest for real, source in sources.items()}
+            self._digest = len(sources), digest_of(digests)
+        return self._digest[1]
 
     def _told(self, real: str) -> str:
-        place = self.roots.place(real)
+        place = self.roots.place_of(real)
         return real if place is None else place.relative
 
     def __repr__(self) -> str:

@@ -96,7 +96,7 @@ class Transaction:
         self._started = perf_counter()
         self._milliseconds: dict[str, float] = {}
         self._turns = ShortTurns()
-        self._census = Census()
+        self._census: Census | None = None  # from before anything was executed
         self._effects = Effects(
             lambda: self.snapshot,
             apply=self._bounded,
@@ -132,9 +132,9 @@ class Transaction:
                     raise
                 raise explained from error.original
             finally:
-                self._warnings += self._census.differences()
+                self._warnings += [] if self._census is None else self._census.differences()
         if self.staged is not None:
-            if isinstance(self._loader, ModuleLoader):
+            if isinstance(self._loader, ModuleLoader) and self._census is not None:
                 self._warnings += self._census.opened(self._loader.staged)
             self._warnings += self._not_taken(self.staged)
             if self.document.data is None and self.next is not None:
@@ -254,7 +254,11 @@ class Transaction:
             if not self.committed:
                 self._forget()
             self._effects.close()
-        self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
+        self.stop_clock()
+
+    def stop_clock(self) -> None:
+        """What is done from now on is not told as time that it took."""
+        self._milliseconds.setdefault("total_ms", (perf_counter() - self._started) * 1000)
 
     def let_go(self) -> None:
         """Hold no generation any more: an error's traceback keeps this alive for long.
@@ -293,12 +297,14 @@ class Transaction:
     def _stage(self) -> None:
         pace = Pace(at_most=self._limits.prepare_timeout * _RESTING)
         kept = self._given.kept
-        if self.document.data is not None:
-            self._stage_entries(self.document, pace.give_way)
-        elif kept is not None and kept.is_alive(self.current):
+        if self.document.data is None and kept is not None and kept.is_alive(self.current):
             self._stage_kept(kept)
         else:
-            self._stage_whole(pace.give_way)
+            self._census = Census()
+            if self.document.data is not None:
+                self._stage_entries(self.document, pace.give_way)
+            else:
+                self._stage_whole(pace.give_way)
         self._find_namespaces()
 
     def _find_namespaces(self) -> None:

@@ -85,5 +85,6 @@ def test_a_rollback_warns_once_that_a_restart_would_undo_it(running):
     status, report = running.request("POST", "/_reload/rollback", {})
     assert status == 200, json.dumps(report)
     told = "disk has v2, v1 runs; after a restart v2 would"
-    assert [text for _, _, text in lines(running, "WARNING")] == [told]
+    warned = until(lambda: lines(running, "WARNING"), "nobody warns")
+    assert [text for _, _, text in warned] == [told]
     assert running.status()["drift"] == told

@@ -8,6 +8,7 @@ import sys
 import threading
 
 import pytest
+from conftest import until
 from flask import Flask
 
 from flask_hotreload import ApplyError, CheckFailed, GenerationFilter, HotRPC, LoadError, ReloadError, ReloadInvalid
@@ -237,7 +238,8 @@ def test_a_rollback_warns_once_that_the_disk_has_what_was_left(service, lines):
     assert service.rpc.status()["drift"] is None
     service.rpc.rollback()
     told = "disk has v1.4.3, v1.4.2 runs; after a restart v1.4.3 would"
-    assert [line for line in lines() if "disk" in line[1]] == [("WARNING", told)]
+    until(lambda: ("WARNING", told) in lines(), "nobody warns")
+    assert [text for _, text in lines() if "disk" in text] == [told]
     assert service.rpc.status()["drift"] == told
     assert service.control().get_json()["drift"] == told
 

@@ -35,6 +35,7 @@ from flask_hotreload.coordination.worker import Part
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
 from flask_hotreload.mutex import Mutex
+from flask_hotreload.pace import ShortTurns
 from flask_hotreload.reloader import commit_of
 from flask_hotreload.report import ReloadReport
 
@@ -138,11 +139,15 @@ class Agent:
             raise ReloadBusy("code that is part of a reload cannot reload: do it after the reload has ended")
         if self._store_error is not None:
             self._store.view(self._member.release)  # raises if it is still away
-        asking = self._conductor.ask(document, asked)
-        self._store.ring([self._member.id])
-        while not asking.done.wait(1.0):
-            if self._thread is None or not self._thread.is_alive():
-                raise StoreUnavailable(f"the agent of worker {self._member.id} is not running; restart the worker")
+        turns = ShortTurns()
+        try:
+            asking = self._conductor.ask(document, asked)
+            self._store.ring([self._member.id])
+            while not asking.done.wait(1.0):
+                if self._thread is None or not self._thread.is_alive():
+                    raise StoreUnavailable(f"the agent of worker {self._member.id} is not running; restart the worker")
+        finally:
+            turns.end()
         if isinstance(asking.outcome, ReloadError):
             raise asking.outcome
         assert asking.outcome is not None
@@ -403,12 +408,16 @@ class Agent:
 
     def _settle(self, transaction: str, *, ok: bool, keep: bool = False) -> None:
         record = self._participant.record
-        part = self._worker.end(keep=keep)
-        self._participant.settled(self._worker.generation)
-        at_step("participant.settled")
         try:
-            if record is not None:
-                self._vote(record, Ballot.SETTLED, part, ok=ok)
+            if record is not None and ok:  # who asked need not wait until this worker has cleared up
+                self._vote(record, Ballot.SETTLED, self._worker.served(), ok=True)
+        finally:
+            part = self._worker.end(keep=keep)
+            self._participant.settled(self._worker.generation)
+            at_step("participant.settled")
+        try:
+            if record is not None and not ok:
+                self._vote(record, Ballot.SETTLED, part, ok=False)
             self.publish()
         finally:
             # On a thread of its own: a receiver may reload, and would wait for this one.

@@ -247,6 +247,11 @@ class Conductor:
         release, generation = self._member.release, view.newest + 1
         of_release = [member.id for member in view.members if member.release == release]
         dead = self._store.dead(of_release)
+        try:
+            phase, payload = self._opening(asking, generation)
+        except ReloadError as error:  # there is no such generation, or the journal is not as it was signed
+            self._finish(asking, error)
+            return False
         record = TransactionRecord(
             id=asking.document.id,
             release=release,
@@ -254,11 +259,13 @@ class Conductor:
             participants=tuple(member for member in of_release if member not in dead),
             base=self._worker.generation,
             generation=generation,
-            phase=Phase.STAGING,
+            phase=phase,
             deadline=now + self._timeouts.prepare_timeout + MARGIN,
-            payload=seal(self._payload(asking, generation, asking.written, **_sources(asking.staged)), self._signer),
+            payload=payload,
         )
         if self._store.begin(record):
+            if phase is Phase.PREPARE:
+                self._store.ring(record.participants)
             asking.record = record
             self._look_again, self._buried = 0.0, set()
             asking.members = {member.id: member for member in view.members}
@@ -270,6 +277,13 @@ class Conductor:
             at_step("coordinator.staging")
             return False
         return self._wait_for_turn(asking)
+
+    def _opening(self, asking: Asking, generation: int) -> tuple[Phase, bytes]:
+        """What is run is found out by staging it here first; but for a rollback, which all can stage at once."""
+        if asking.document.restores is None:
+            payload = self._payload(asking, generation, asking.written, **_sources(asking.staged))
+            return Phase.STAGING, seal(payload, self._signer)
+        return Phase.PREPARE, self._whole(asking, generation)
 
     def _wait_for_turn(self, asking: Asking) -> bool:
         if asking.turn.expired:
@@ -344,34 +358,39 @@ class Conductor:
 
     def _publish(self, asking: Asking, record: TransactionRecord) -> None:
         """Give everybody what this worker has staged: the document, and every source that it read."""
+        payload = self._whole(asking, record.generation)
+        deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
+        if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=payload):
+            self._store.ring(record.participants)
+
+    def _whole(self, asking: Asking, generation: int) -> bytes:
+        """All that the others need to know, and its place in the journal. The store gets what it does not hold."""
         journal, wanted = self._worker.journal(), asking.document
         document = with_kept_settings(asking.written, journal.documents)
         report = part_of(asking.votes.get((Ballot.PREPARED, self._member.id))).report
         keys = () if wanted.restores is not None else keys_of(document, report.modules if report is not None else ())
         following = journal.followed_by(
-            record.generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
+            generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
         )
         read = NOTHING if wanted.restores is not None else self._worker.sources_read(journal.digests)
         self._store.put_blobs(read.blobs)
         asking.obsolete, asking.digests = following.obsolete, read.digests
         payload = self._payload(
             asking,
-            record.generation,
+            generation,
             document,
             sources=read.references,
             keys=keys,
             live=following.live,
-            roots=self._worker.roots,
+            roots={} if wanted.restores is not None else self._worker.roots,
             interpreter=INTERPRETER,
             parent=following.parent,
             began=following.began,
             turned=following.turned,
-            base=base_hash(self._store, record.release),
+            base=base_hash(self._store, self._member.release),
         )
         asking.sealed = seal(payload, self._signer)
-        deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
-        if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=asking.sealed):
-            self._store.ring(record.participants)
+        return asking.sealed
 
     def _close(self, asking: Asking, record: TransactionRecord) -> None:
         """Let everybody close its lock, drain and apply."""

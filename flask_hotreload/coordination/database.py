@@ -8,7 +8,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -108,11 +108,11 @@ class Database:
             raise self._explained(error) from error
 
     def tidy(self) -> None:
-        """Shorten the write-ahead log, if it is long. Takes milliseconds: not while requests are held."""
+        """Let the write-ahead log begin anew, if it is long. That waits for the disk; others read and write on."""
         try:
             if os.stat(self._log).st_size > _LONG_LOG:
-                with self._lock:
-                    self._writer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+                with closing(self._connect()) as connection:
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
         except (sqlite3.Error, OSError) as error:
             raise self._explained(error) from error
 

@@ -15,6 +15,7 @@ from flask_hotreload.coordination.shipped import Read, read_of, sources_of
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
 from flask_hotreload.host import Asked, Given
+from flask_hotreload.pace import ShortTurns
 from flask_hotreload.progress import Progress, untold
 from flask_hotreload.recipe import Recipe
 from flask_hotreload.reloader import commit_of, worker_id
@@ -49,7 +50,9 @@ class Worker:
         self._deployment = deployment
         self._release = release
         self._transaction: Transaction | None = None
+        self._turns: ShortTurns | None = None  # as long as there is something to be done for a transaction
         self._error: ReloadError | None = None
+        self._verified: list[Entry] = []  # of the journal, when it was read last
         #: Whom to tell of this worker's steps in a transaction: whoever has asked for it here.
         self.progress_of: Callable[[str], Progress] = lambda transaction: untold
         reloader.parking.confirmed = self._is_staged
@@ -76,6 +79,7 @@ class Worker:
 
         ``alike``: every worker runs the same sources, so that where nothing differs here there is nothing to do.
         """
+        self._turns = ShortTurns()
         try:
             payload = self._unseal(record.payload, record.generation, record.id)
             document = read_document(payload.document)
@@ -126,6 +130,12 @@ class Worker:
         if self._transaction is not None:
             self._transaction.abort()
 
+    def served(self) -> Part:
+        """What to tell of a release: all that this worker does afterwards is to clear up."""
+        assert self._transaction is not None
+        self._transaction.stop_clock()
+        return self._part()
+
     def end(self, *, keep: bool = False) -> Part:
         """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it."""
         part = Part()
@@ -134,6 +144,8 @@ class Worker:
         elif self._transaction is not None:
             part = Part(report=self._reloader.end(self._transaction, self._error))
         self._transaction = self._error = None
+        if self._turns is not None:
+            self._turns.end()
         return part
 
     @property
@@ -244,10 +256,7 @@ class Worker:
 
     def _journal_of(self, records: Sequence[JournalRecord]) -> Journal:
         """The records, provided that they are exactly those that the newest one says remain."""
-        entries = [
-            Entry(self._unseal(record.payload, record.generation, record.transaction), hash_of(record.payload))
-            for record in records
-        ]
+        entries = self._verified = [self._entry(record) for record in records]
         if entries:
             told = [(live.generation, live.hash) for live in entries[-1].payload.live]
             if told != [(entry.payload.generation, entry.hash) for entry in entries[:-1]]:
@@ -255,6 +264,15 @@ class Worker:
                     "the journal does not hold the records that its newest one names; nothing of it is executed"
                 )
         return Journal(entries, self.generation)
+
+    def _entry(self, record: JournalRecord) -> Entry:
+        """Verified now, or before: the same bytes at the same place need not be read twice."""
+        identity = hash_of(record.payload)
+        for entry in self._verified:
+            place = (entry.payload.generation, entry.payload.transaction)
+            if entry.hash == identity and place == (record.generation, record.transaction):
+                return entry
+        return Entry(self._unseal(record.payload, record.generation, record.transaction), identity)
 
     def _unseal(self, signed: bytes, generation: int, transaction: str) -> Payload:
         return unseal(
@@ -271,23 +289,20 @@ class Worker:
     def _given(self, payload: Payload, *, alike: bool = False) -> Given:
         """``alike``: every worker runs the same sources."""
         if payload.restores is not None:
-            return self._given_back(payload.restores)
+            return self._given_back(payload.restores, payload.parent)
         roots = self._reloader.roots_led(payload.roots)
         whole = payload.document["data"] is None
         if not payload.sources:
             return Given(Snapshot(roots), must_differ=alike)
         return Given(Snapshot(roots, self._sources(payload), sealed=whole))
 
-    def _given_back(self, generation: int) -> Given:
+    def _given_back(self, generation: int, parent: int | None) -> Given:
+        kept = self._reloader.kept.get(generation)
+        if kept is not None and kept.is_alive(self._reloader.current):
+            return Given(recipe=kept.recipe, kept=kept, parent=parent, label=kept.label)
         journal = self.journal()
-        runs, kept = journal.recipe(generation), self._reloader.kept.get(generation)
-        as_it_is = kept is not None and kept.is_alive(self._reloader.current)
-        return Given(
-            recipe=kept.recipe if kept is not None and as_it_is else self._recipe(runs),
-            kept=kept,
-            parent=journal.parent_of(generation),
-            label=journal.label_of(generation),
-        )
+        recipe = self._recipe(journal.recipe(generation))
+        return Given(recipe=recipe, kept=kept, parent=parent, label=journal.label_of(generation))
 
     def _recipe(self, runs: Sequence[Payload]) -> Recipe:
         recipe = self._reloader.base

@@ -1,0 +1,31 @@
+"""Whose a loaded module is, remembered as long as it is loaded: to find out asks the disk about each of its folders."""
+
+from __future__ import annotations
+
+import weakref
+from types import ModuleType
+
+
+class Verdicts:
+    """By module, not by name: what another world has under the same name may be another's. Any thread may ask."""
+
+    def __init__(self) -> None:
+        # By identity, since what stands in sys.modules may compare and hash as it likes.
+        self._known: dict[int, tuple[weakref.ref[ModuleType], bool]] = {}
+
+    def get(self, module: ModuleType) -> bool | None:
+        """``None``: nobody has found out yet."""
+        known = self._known.get(id(module))
+        return known[1] if known is not None and known[0]() is module else None
+
+    def remember(self, module: ModuleType, verdict: bool) -> None:
+        identity, known = id(module), self._known
+
+        def forget(gone: weakref.ref[ModuleType]) -> None:
+            if known.get(identity, (None,))[0] is gone:
+                del known[identity]
+
+        known[identity] = weakref.ref(module, forget), verdict
+
+    def clear(self) -> None:
+        self._known.clear()
