@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8000
 
-.PHONY: help demo run test test-long test-all bench bench-peers docs lint clean
+.PHONY: help demo demo-cluster run test test-long test-all bench bench-peers docs lint clean
 
 help:
 	@echo "make demo       the main job, live: reloads under load, with a table at the end"
+	@echo "make demo-cluster three hosts over one Redis, live: reloads, a killed host, Redis killed and emptied"
 	@echo "make run        the example service, left running, with curl lines to try"
 	@echo "make test       the tests (under 10 minutes)"
 	@echo "make test-long  soaks, full fault matrices, large seed ranges"
@@ -26,6 +27,9 @@ $(VENV)/ready-%: setup.cfg
 
 demo: $(VENV)/ready-demo
 	$(BIN)/python -m example_app.demo
+
+demo-cluster: $(VENV)/ready-demo
+	$(BIN)/python -m example_app.demo_cluster
 
 run: $(VENV)/ready-demo
 	$(BIN)/python -m example_app.run --port $(PORT)

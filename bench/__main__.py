@@ -36,6 +36,8 @@ NAMES = (
     "watch",
     "cluster",
     "cluster_open_loop",
+    "hosts",
+    "many_workers",
     "idle_agent",
     "catch_up",
     "deployments",

@@ -69,9 +69,9 @@ class Workers:
         """Whether the master that was started first still is."""
         return self._server.process.poll() is None
 
-    def edit(self, *, broken: bool = False) -> int:
-        """Write the dispatcher's file anew, as somebody would who changes it; return its edition."""
-        self._edition += 1
+    def edit(self, *, edition: int | None = None, broken: bool = False) -> int:
+        """Write the dispatcher's file anew, as somebody who changes it; return its edition, else the next."""
+        self._edition = self._edition + 1 if edition is None else edition
         mistake = "\nraise RuntimeError('a mistake')\n" if broken else ""
         (self._folder / "calls.py").write_text(CALLS.format(edition=self._edition) + mistake)
         return self._edition
@@ -117,12 +117,13 @@ class Workers:
     def await_members(self, number: int) -> None:
         """Wait until that many workers, all of gunicorn's, take part in reloads."""
         deadline = monotonic() + 120
-        while len(self.pids()) != number or self._members() != self.pids():
+        while len(self.pids()) != number or self.members() != self.pids():
             if monotonic() > deadline:
-                raise RuntimeError(f"there are not {number} members: {self._members()}\n" + self._server.log())
+                raise RuntimeError(f"there are not {number} members: {self.members()}\n" + self._server.log())
             sleep(0.05)
 
-    def _members(self) -> set[int]:
+    def members(self) -> set[int]:
+        """The process ids of all that take part in reloads, also those of other hosts."""
         _, status = self._request("GET", "/_reload")
         return {worker["pid"] for worker in status["workers"]}
 
@@ -164,12 +165,13 @@ def running(
     coordinated: bool = True,
     own_socket: bool = False,
     keep_alive: int = 75,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[Workers]:
     """The service on that many gthread workers. ``megabytes``: what each keeps in memory.
 
     ``files``: further ones, by their path in its folder. ``coordinated``: else its workers do not know each other.
     ``own_socket``: as a second master needs it. ``keep_alive``: seconds for which a connection may be idle; 0: one
-    request on each.
+    request on each. ``env``: added to its environment, say where several hosts meet.
     """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
@@ -182,7 +184,7 @@ def running(
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text)
         token = secrets.token_urlsafe()
-        env = {"HOTRELOAD_TOKEN": token, "HOTRELOAD_COORDINATOR": "auto" if coordinated else "local"}
+        env = {"HOTRELOAD_TOKEN": token, "HOTRELOAD_COORDINATOR": "auto" if coordinated else "local", **(env or {})}
         with serve(
             app="app:app",
             cwd=folder,
@@ -194,6 +196,6 @@ def running(
             own_socket=own_socket,
         ) as server:
             service = Workers(folder, server, token)
-            if coordinated:
+            if coordinated and not env:
                 service.await_members(workers)
             yield service

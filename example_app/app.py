@@ -26,7 +26,8 @@ for function in (rates.currencies, rates.quote, rates.convert, rates.interbank):
     rpc.register_function(function, path="/api")
 
 # lock=True: one deposit at a time, so Ledger.deposit needs no lock of its own. The lock outlives a reload.
-rpc.register_instance(ledger.Ledger(), path="/ledger", lock=True)
+# The books are kept by the process: a reload of the whole source makes a new ledger, which goes on with them.
+rpc.register_instance(ledger.Ledger(rpc.keep("books", dict)), path="/ledger", lock=True)
 
 
 @rpc.dispatcher("/api")

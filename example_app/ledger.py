@@ -1,7 +1,8 @@
 """The ledger of a till: an object with a state that must survive a reload.
 
 Each worker process is a till of its own. Its receipts are numbered without a gap and its balances are held
-in memory, in one place only, so there is something to lose. ``take_over``, at the end, keeps them.
+in memory, in one place only, so there is something to lose. Two ways to keep them are shown: the application hands
+the books of the process to each new ledger, and ``take_over``, at the end, does so in a reload of the ledger alone.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import os
 from dataclasses import dataclass
 from decimal import Decimal
 from types import ModuleType
+from typing import Any
 
 from flask_hotreload import HotRPC, JSONRPCError
 
@@ -33,19 +35,24 @@ class Summary:
 
 
 class Ledger:
-    """Deposits of one till. Its public methods are the dispatchers at ``/ledger``."""
+    """Deposits of one till. Its public methods are the dispatchers at ``/ledger``.
 
-    def __init__(self) -> None:
-        self.receipts = 0
-        self.balances: dict[str, Decimal] = {}
+    ``books`` hold all of its state, in plain types, so that ledgers of other generations can go on with them.
+    """
+
+    def __init__(self, books: dict[str, Any] | None = None) -> None:
+        self.books = {} if books is None else books
+        self.books.setdefault("receipts", 0)
+        self.balances: dict[str, Decimal] = self.books.setdefault("balances", {})
 
     def deposit(self, currency: str, amount: Decimal) -> Receipt:
         """Take in money and give out a receipt."""
         if amount <= 0:
             raise JSONRPCError(2, "A deposit is more than nothing")
-        self.receipts += 1
+        self.books["receipts"] += 1
+        number: int = self.books["receipts"]
         self.balances[currency] = self.balances.get(currency, Decimal(0)) + amount
-        return Receipt(os.getpid(), self.receipts, f"Deposit {self.receipts}: {amount} {currency}")
+        return Receipt(os.getpid(), number, f"Deposit {number}: {amount} {currency}")
 
     def balance(self, currency: str) -> Decimal:
         """What the till holds of a currency."""
@@ -53,7 +60,7 @@ class Ledger:
 
     def summary(self) -> Summary:
         """The whole state, to compare with what the clients remember."""
-        return Summary(os.getpid(), self.receipts, dict(self.balances))
+        return Summary(os.getpid(), self.books["receipts"], dict(self.balances))
 
 
 def take_over(server: HotRPC, module: ModuleType, dispatcher: Ledger) -> None:
@@ -63,4 +70,4 @@ def take_over(server: HotRPC, module: ModuleType, dispatcher: Ledger) -> None:
     ``server.get`` gives what is being replaced, here a bound method of the old ledger.
     """
     old = server.get("deposit", path="/ledger").__self__
-    dispatcher.receipts, dispatcher.balances = old.receipts, old.balances
+    dispatcher.books, dispatcher.balances = old.books, old.balances

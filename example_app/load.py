@@ -54,6 +54,8 @@ class Sample:
         The process that answered, if it told.
     ``port``
         The client's end of the connection; ``None`` if there never was one.
+    ``server``
+        The port of the server's end.
     ``disconnected``
         It failed because its connection ended.
     """
@@ -67,6 +69,7 @@ class Sample:
     worker: int | None = None
     port: int | None = None
     disconnected: bool = False
+    server: int | None = None
 
     @property
     def wait(self) -> float:
@@ -91,8 +94,9 @@ class Tally:
 class Load:
     """A context manager: ``clients`` threads that send ``rate`` requests a second in all until it is left.
 
-    ``address``
-        Host and port.
+    ``address``, ``others``
+        Host and port; of several, a client takes the next one with each connection, and passes over those that
+        refuse. :attr:`addresses` may change meanwhile.
     ``calls``
         ``calls(client)`` gives the endless row of calls of the client of that number.
     ``timeout``
@@ -106,6 +110,7 @@ class Load:
         address: tuple[str, int],
         calls: Callable[[int], Iterator[Call]],
         *,
+        others: Sequence[tuple[str, int]] = (),
         clients: int = 8,
         rate: float = 200.0,
         timeout: float = 10.0,
@@ -113,7 +118,7 @@ class Load:
     ) -> None:
         if clients < 1 or not rate > 0 or not timeout > 0:
             raise ValueError("clients, rate and timeout must be more than nothing")
-        self._address = address
+        self.addresses = [address, *others]
         self._calls = calls
         self._timeout = timeout
         self._requests_per_connection = requests_per_connection
@@ -152,7 +157,7 @@ class Load:
             return self._answered.wait_for(lambda: min(self._reached) >= moment, timeout)
 
     def _run(self, client: int) -> None:
-        connection = HTTPConnection(*self._address, timeout=self._timeout)
+        connection = _Connection(self.addresses, first=client, timeout=self._timeout)
         due = self._reached[client]
         try:
             for number, call in enumerate(self._calls(client)):
@@ -168,6 +173,28 @@ class Load:
                     self._answered.notify_all()
         finally:
             connection.close()
+
+
+class _Connection(HTTPConnection):
+    """To one of several servers, each time to the next one that does not refuse, as a load balancer would give it."""
+
+    def __init__(self, addresses: Sequence[tuple[str, int]], *, first: int, timeout: float) -> None:
+        super().__init__(*addresses[0], timeout=timeout)
+        self._addresses = addresses
+        self._turn = first
+
+    def connect(self) -> None:
+        addresses = list(self._addresses)
+        for last in reversed(range(len(addresses))):
+            self.host, self.port = addresses[self._turn % len(addresses)]
+            self._turn += 1
+            try:
+                super().connect()
+            except ConnectionError:
+                if not last:
+                    raise
+            else:
+                return
 
 
 def send(connection: HTTPConnection, call: Call, due: float | None = None) -> Sample:
@@ -192,7 +219,7 @@ def send(connection: HTTPConnection, call: Call, due: float | None = None) -> Sa
     except WrongAnswerError as wrong:
         error = f"{call.path}: {wrong}"
     due = started if due is None else due
-    return Sample(call.path, due, started, ended, generations, error, worker, port, disconnected)
+    return Sample(call.path, due, started, ended, generations, error, worker, port, disconnected, connection.port)
 
 
 def worker_of(response: HTTPResponse) -> int | None:

@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
+from threading import Event
 from time import monotonic
 from typing import IO, NoReturn
 
@@ -57,6 +59,8 @@ class GunicornServer:
         Where gunicorn's output goes; ``None``: to this process's stderr.
     ``temporary``
         Where the workers meet; ``None``: where they do by themselves, and leave it to the next gunicorn to clean up.
+    ``env``
+        What else the environment of gunicorn has.
     ``start_timeout``, ``stop_timeout``
         Seconds until the first answer, and for a graceful end before it is killed.
     """
@@ -73,6 +77,7 @@ class GunicornServer:
         token: str | None = None,
         log: Path | None = None,
         temporary: Path | None = None,
+        env: Mapping[str, str] | None = None,
         start_timeout: float = 20.0,
         stop_timeout: float = 15.0,
     ) -> None:
@@ -80,6 +85,7 @@ class GunicornServer:
         self.token = token or secrets.token_urlsafe()
         self.log = log
         self._temporary = temporary
+        self._env = dict(env or {})
         self._application = application
         self._options = ["--workers", str(workers), "--worker-class", worker_class, "--threads", str(threads)]
         self._start_timeout = start_timeout
@@ -121,6 +127,21 @@ class GunicornServer:
             self._kill_group()
             self.process.wait()
 
+    def kill(self) -> None:
+        """End all of it at once, as when the machine is lost. Return when its port refuses connections."""
+        self._kill_group()
+        self.process.wait()
+        pause = Event()
+        while not self._refuses():  # the workers are gone a moment after the master
+            pause.wait(0.005)
+
+    def _refuses(self) -> bool:
+        try:
+            socket.create_connection(self.address, timeout=self._start_timeout).close()
+        except ConnectionError:
+            return True
+        return False
+
     def log_tail(self, lines: int = 30) -> str:
         """The last lines that gunicorn wrote, or nothing where it writes to the terminal."""
         if self.log is None:
@@ -137,6 +158,7 @@ class GunicornServer:
         if self._temporary is not None:
             self._temporary.mkdir(mode=0o700, exist_ok=True)
             kept |= {"TMPDIR": str(self._temporary), "XDG_RUNTIME_DIR": ""}
+        kept |= self._env
         output: IO[bytes] | None = self.log.open("ab") if self.log else None
         try:
             return subprocess.Popen(

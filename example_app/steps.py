@@ -12,6 +12,8 @@ from example_app.workload import Edition
 
 FIRST = Edition(generation=0, factor=Decimal(1), receipt="Deposit")
 
+DEPOSIT, RECEIPT = 'f"Deposit {number}', 'f"Receipt no. {number}'
+
 TURNS = 10  # reloads in a row
 SLOW_SECONDS = (1.0, 2.0, 4.0)  # how long the slow request takes: the first time, and again if it was over too soon
 
@@ -74,17 +76,23 @@ def at_one_instant(story: Story) -> Outcome:
 def state_handed_over(story: Story) -> Outcome:
     story.ask_each()  # so that each till has given out a receipt
     edition = story.announce(receipt="Receipt no.")
-    story.edit("ledger.py", 'f"Deposit {self', 'f"Receipt no. {self')
+    story.edit("ledger.py", DEPOSIT, RECEIPT)
     report = story.commit(ledger("better receipts"))
     story.ask_each()
+    expect_receipts_to_go_on(story, edition)
+    return Outcome(report["generation"], "committed, the receipts of each worker go on", (report,))
+
+
+def expect_receipts_to_go_on(story: Story, edition: Edition) -> None:
+    """:class:`StepError` unless each till's first receipt by ``edition`` comes right after its last one before."""
     story.settle()  # every receipt up to these is in the clients' hands now
     for number in sorted(story.workers.pids):
         receipts = story.workload.tills[number].receipts
-        old = [n for n, by in receipts.items() if by.newest < edition.generation]
-        new = [n for n, by in receipts.items() if by.oldest == edition.generation]
-        if not old or not new or min(new) != max(old) + 1:
-            raise StepError(f"till {number}: the old ledger ended at {old[-1:]}, the new one began at {new[:1]}")
-    return Outcome(report["generation"], "committed, the receipts of each worker go on", (report,))
+        last = max((n for n, by in receipts.items() if by.newest < edition.generation), default=None)
+        if last is None or last + 1 not in receipts:
+            raise StepError(
+                f"till {number}: the old ledger ended at {last}, and the new one did not go on from there"
+            )
 
 
 def broken_file(story: Story) -> Outcome:

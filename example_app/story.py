@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from decimal import Decimal
@@ -107,6 +107,11 @@ class Story:
         self._never = Event()
 
     @property
+    def servers(self) -> Sequence[GunicornServer]:
+        """All that should run."""
+        return (self.server,)
+
+    @property
     def edition(self) -> Edition:
         """What the code that was announced last answers."""
         return self.workload.editions[-1]
@@ -127,7 +132,8 @@ class Story:
             problems.append("some clients got no answer")
         samples = self._survivors(self.load.samples(began, ended))
         asked = [sample for sample in self._alone if sample.started >= began and sample.worker is not None]
-        problems += judge([*samples, *asked], self.samples(), outcome.generation if outcome else None)
+        live = outcome.generation if outcome else None
+        problems += judge([*samples, *asked], self.samples(), live, self._alike())
         workers = {sample.worker for sample in (*samples, *asked)} - {None}
         row = Row(step.title, Tally.of(samples), len(workers), outcome, tuple(problems))
         self.rows.append(row)
@@ -169,19 +175,22 @@ class Story:
 
     def reload(self, document: dict[str, Any], *, quietly: bool = False) -> requests.Response:
         """``POST /_reload`` with the token to whichever worker takes it, whatever the answer."""
-        entries = ", ".join(entry["dispatcher"] for entry in document["data"])
         if not quietly:
-            self.say(f"   POST /_reload  {document['data'][0]['scriptPath']}: {entries}", "cyan")
+            self.say(f"   POST /_reload  {_told(document)}", "cyan")
+        return self.ask("/_reload", document)
+
+    def ask(self, path: str, document: dict[str, Any]) -> requests.Response:
+        """``POST`` a document with the token to a control route; if it commits, that counts as an answer."""
         started = monotonic()
         try:
             answer = requests.post(
-                f"{self.server.url}/_reload",
+                f"{self.server.url}{path}",
                 json=document,
                 headers={"Authorization": f"Bearer {self.server.token}"},
                 timeout=60.0,
             )
         except requests.RequestException as failure:
-            raise StepError(f"POST /_reload: {failure}") from failure
+            raise StepError(f"POST {path}: {failure}") from failure
         if answer.status_code == 200:
             number = answer.json()["generation"]
             self._alone.append(Sample("/_reload", started, started, monotonic(), Generations(number, number)))
@@ -189,7 +198,10 @@ class Story:
 
     def commit(self, document: dict[str, Any], *, quietly: bool = False) -> dict[str, Any]:
         """Reload and return the report; :class:`StepError` unless the next generation is live on every worker."""
-        answer = self.reload(document, quietly=quietly)
+        return self.committed(self.reload(document, quietly=quietly))
+
+    def committed(self, answer: requests.Response) -> dict[str, Any]:
+        """The report; :class:`StepError` unless it tells that every worker has the next generation now."""
         if answer.status_code != 200:
             raise StepError(f"the reload was answered {answer.status_code}: {answer.text[:500]}")
         report: dict[str, Any] = answer.json()
@@ -214,8 +226,17 @@ class Story:
             # An answer that several generations give alike is of any of them; one of the two tells.
             oldest = max(answer.generations.oldest for answer in answers if answer.generations)
             newest = min(answer.generations.newest for answer in answers if answer.generations)
-            if not oldest == newest == self.generation:
+            if newest != self.generation or oldest not in self._alike():
                 raise StepError(f"worker {pid} answers as generation {oldest} to {newest}, not {self.generation}")
+
+    def _alike(self) -> set[int]:
+        """The generations that answer as the one that is live: after a rollback there are two."""
+        live = self.edition
+        return {
+            each.generation
+            for each in self.workload.editions
+            if (each.factor, each.receipt) == (live.factor, live.receipt)
+        } | {self.generation}
 
     def settle(self) -> None:
         """Wait until each request that was due by now has its answer."""
@@ -290,10 +311,17 @@ class Story:
             self.say(f"   {name}" if line.startswith("---") else f"   {line}", "cyan" if line[:3] == "---" else style)
 
 
-def judge(samples: Sequence[Sample], known: Sequence[Sample], live: int | None) -> list[str]:
+def _told(document: dict[str, Any]) -> str:
+    if not document.get("data"):
+        return "the whole source"
+    return f"{document['data'][0]['scriptPath']}: {', '.join(entry['dispatcher'] for entry in document['data'])}"
+
+
+def judge(samples: Sequence[Sample], known: Sequence[Sample], live: int | None, alike: Set[int]) -> list[str]:
     """What is wrong with the requests of a step; nothing, if all is well.
 
-    ``known`` are all samples so far. ``live`` is the generation that somebody must have been answered by.
+    ``known`` are all samples so far. ``live`` is the generation that somebody must have been answered by,
+    ``alike`` are those that answer the same.
     """
     errors = [sample.error for sample in samples if sample.error is not None]
     problems = errors[:SHOWN_ERRORS]
@@ -301,6 +329,7 @@ def judge(samples: Sequence[Sample], known: Sequence[Sample], live: int | None) 
         problems.append(f"… and {len(errors) - SHOWN_ERRORS} more requests failed")
     if late := old_after_new(known):
         problems.append(f"{len(late)} requests were answered by old code after new code had answered")
-    if live is not None and not any(sample.generations and sample.generations.oldest == live for sample in samples):
+    given = [sample.generations for sample in samples if sample.generations]
+    if live is not None and not any(each.oldest in alike and each.newest >= live for each in given):
         problems.append(f"nobody was answered by generation {live}")
     return problems

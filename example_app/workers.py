@@ -7,7 +7,7 @@ it stays with the worker that has accepted it.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from http.client import HTTPConnection, HTTPException
 from threading import Event
 from time import monotonic
@@ -18,15 +18,17 @@ from example_app.server import GunicornServer, ServerError
 
 
 class Workers:
-    """A context manager, in which ``number`` workers of ``server`` are there and take part in reloads.
+    """A context manager, in which ``number`` workers of ``servers`` are there and take part in reloads.
 
+    ``servers``
+        One, or several that reload together and have one token. Those that do not run are passed over.
     ``timeout``
         Seconds within which they must be there, and answer. :class:`ServerError`: they were not, or did not.
     """
 
-    def __init__(self, server: GunicornServer, number: int, *, timeout: float = 60.0) -> None:
+    def __init__(self, servers: Sequence[GunicornServer], number: int, *, timeout: float = 60.0) -> None:
         self.number = number
-        self._server = server
+        self._servers = servers
         self._timeout = timeout
         self._connections: dict[int, HTTPConnection] = {}
 
@@ -43,8 +45,12 @@ class Workers:
         """The process ids of those that were there when they last met."""
         return frozenset(self._connections)
 
+    @property
+    def _running(self) -> list[GunicornServer]:
+        return [server for server in self._servers if server.running]
+
     def meet(self, *, without: Collection[int] = ()) -> None:
-        """Wait until all are there, none of ``without`` among them, and connect to those that are new."""
+        """Wait until ``number`` are there, none of ``without`` among them, and connect to those that are new."""
         pids = self._await_members(without)
         for gone in self.pids - pids:
             self._connections.pop(gone).close()
@@ -72,7 +78,8 @@ class Workers:
         while missing := set(pids) - set(found):
             if monotonic() > deadline:
                 raise ServerError(f"workers {sorted(missing)} accept no connection")
-            fresh = [HTTPConnection(*self._server.address, timeout=self._timeout) for _ in range(2 * self.number)]
+            addresses = [server.address for server in self._running] * 2 * self.number
+            fresh = [HTTPConnection(*address, timeout=self._timeout) for address in addresses]
             try:
                 for connection in fresh:
                     connection.connect()
@@ -96,7 +103,7 @@ class Workers:
         """Wait for them as the status tells of them, from whichever worker it comes."""
         deadline, pause = monotonic() + self._timeout, Event()
         while True:
-            connection = HTTPConnection(*self._server.address, timeout=self._timeout)
+            connection = HTTPConnection(*self._running[0].address, timeout=self._timeout)
             try:
                 told = self._request(connection, "GET", "/_reload")["workers"]
             finally:
@@ -110,7 +117,7 @@ class Workers:
 
     def _request(self, connection: HTTPConnection, method: str, path: str) -> Any:
         try:
-            connection.request(method, path, headers={"Authorization": f"Bearer {self._server.token}"})
+            connection.request(method, path, headers={"Authorization": f"Bearer {self._servers[0].token}"})
             response = connection.getresponse()
             answer = response.read()
         except (OSError, HTTPException) as failure:

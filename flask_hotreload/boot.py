@@ -75,16 +75,6 @@ def boot_place() -> Place | None:
     return _place_in(seen.worker, seen.hup)
 
 
-def place_of_request(environ: dict[str, Any]) -> Place | None:
-    """Where the process stands that answers a request; ``None``: not under gunicorn.
-
-    For an application of which :func:`boot_place` knew nothing because it was made in an unusual way.
-    """
-    if "gunicorn.socket" not in environ and "gunicorn.sock" not in environ:
-        return None
-    return Place(os.getppid(), _told.release)
-
-
 def before_serving(callback: Callable[[Place], object], *, afterwards: Callable[[], object] | None = None) -> bool:
     """Call ``callback(place)`` in each worker that serves what has been imported by now, before its first request.
 

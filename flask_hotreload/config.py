@@ -18,6 +18,8 @@ PREFIX = "HOTRELOAD_"
 _MINIMUM_TOKEN = 16
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token, RFC 9110, section 5.6.2
 _DAY = 86400.0
+#: How the URLs of stores begin that are reached over a network, or may be.
+NETWORK = ("redis://", "rediss://", "unix://", "redis+sentinel://", "rediss+sentinel://")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 
@@ -78,6 +80,12 @@ class Config:
         if config.timeout > config.max_hold:
             raise ValueError(
                 f"HOTRELOAD_TIMEOUT ({config.timeout} s) must not be above HOTRELOAD_MAX_HOLD ({config.max_hold} s)"
+            )
+        if config.coordinator.startswith(NETWORK) and config.signing_key is None:
+            raise ValueError(
+                "HOTRELOAD_COORDINATOR names Redis, and HOTRELOAD_SIGNING_KEY is not set: whoever can write there "
+                'could run code here. Make one with: python -c "import secrets; print(secrets.token_hex(32))" and '
+                "give it to every worker"
             )
         return config
 
@@ -212,8 +220,12 @@ def _one_path(name: str, value: Any) -> str:
 def _coordinator(name: str, value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{name} must be a string, not {value!r}")
-    if value not in ("auto", "local") and not value.startswith("sqlite:///"):
-        raise ValueError(f"{name} must be 'auto', 'local' or 'sqlite:///absolute/path', not {value!r}")
+    if value not in ("auto", "local") and not value.startswith(("sqlite:///", *NETWORK)):
+        scheme = value.partition(":")[0]  # the rest may hold a password
+        raise ValueError(
+            f"{name} must be 'auto', 'local', 'sqlite:///absolute/path', or a URL of Redis that begins with "
+            f"{', '.join(NETWORK)}, not {scheme!r}"
+        )
     return value
 
 

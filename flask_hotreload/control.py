@@ -86,7 +86,8 @@ class Refused(Exception):
 class Control:
     """``reload(given, actor)`` runs a transaction; ``status()`` and ``history()`` answer the rest.
 
-    ``tokens`` may be empty; then everything but health is refused.
+    ``tokens`` may be empty; then everything but health is refused. ``unfit()``: why this worker should get no
+    requests; ``remarks()``: what health tells besides.
     """
 
     def __init__(
@@ -101,7 +102,8 @@ class Control:
         discard: Callable[[str], bool],
         status: Callable[[], dict[str, Any]],
         history: Callable[[], list[ReloadReport]],
-        healthy: Callable[[], bool] = lambda: True,
+        unfit: Callable[[], str | None] = lambda: None,
+        remarks: Callable[[], dict[str, str]] = dict,
         metrics: Callable[[str], tuple[bytes, str]] | None = None,
     ) -> None:
         self._prefix = prefix
@@ -113,7 +115,8 @@ class Control:
         self._discard = discard
         self._status = status
         self._history = history
-        self._healthy = healthy
+        self._unfit = unfit
+        self._remarks = remarks
         self._metrics = metrics
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -125,9 +128,10 @@ class Control:
     def _health(self, request: Request) -> Response:
         if request.method not in ("GET", "HEAD"):
             return _refusal(Refused(405, f"{request.method} is not answered here", Allow="GET, HEAD"))
-        if not self._healthy():
-            return _refusal(Refused(503, "this worker does not serve what is committed yet; ask again", **_RETRY))
-        return _json({"status": "ok"})
+        unfit = self._unfit()
+        if unfit is not None:
+            return _refusal(Refused(503, unfit, **_RETRY))
+        return _json({"status": "ok", **self._remarks()})
 
     def _audited(self, request: Request, route: str) -> Response:
         actor = request.remote_addr or "unknown"

@@ -102,11 +102,6 @@ class Document:
     restores: int | None = None
     commits: str | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether it reloads the whole source, as it lies on disk."""
-        return self.data is None and self.restores is None
-
 
 def read_document(given: Mapping[str, Any]) -> Document:
     """``given`` as a :class:`Document`. Raise :class:`ReloadInvalid` that names the key and the remedy."""

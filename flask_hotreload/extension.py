@@ -13,30 +13,26 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar, cast
 from flask import Flask, has_request_context, request
 
 from flask_hotreload.config import Config
-from flask_hotreload.control import Control, announce_token
+from flask_hotreload.control import announce_token
 from flask_hotreload.dispatch import Function, Group, Settings, normal_path
 from flask_hotreload.generation import Ending
 from flask_hotreload.preview import Preview
 from flask_hotreload.propagate import propagate
 from flask_hotreload.registrations import Registrations, importing
+from flask_hotreload.remote_control import control_of
 from flask_hotreload.service import Service
 from flask_hotreload.staging import Registration, aliases_of, joining
 from flask_hotreload.status import status_of
 
 if TYPE_CHECKING:
-    from _typeshed.wsgi import WSGIEnvironment
-
     from flask_hotreload.document import EntryDict
     from flask_hotreload.mount import Mount
-    from flask_hotreload.progress import Progress
-    from flask_hotreload.report import ReloadReport, Trigger
+    from flask_hotreload.report import ReloadReport
 
 AnyFunction = TypeVar("AnyFunction", bound=Function)
 Kept = TypeVar("Kept")
 
 EXTENSION = "hotreload"
-#: What the command line tells of itself before a slash and its version.
-USER_AGENT = "flask-hotreload/"
 
 
 class HotRPC:
@@ -118,9 +114,10 @@ class HotRPC:
     def _serve(self, app: Flask, config: Config) -> None:
         self._service = service = Service(app, config, self)
         self._mount = service.current
-        service.install(self._control(service) if config.http else None)
+        tokens = functools.partial(self._tokens, service)
+        service.install(control_of(service, tokens) if config.http else None)
         if config.http:
-            Preview(service.reloader, service.middleware, functools.partial(self._tokens, service))
+            Preview(service.reloader, service.middleware, tokens)
         service.arrange()
         service.metrics.begin()
         service.warn_when_started()
@@ -399,45 +396,6 @@ class HotRPC:
             return False
         self._registrations.add(register)
         return True
-
-    def _control(self, service: Service) -> Control:
-        def reload(
-            document: dict[str, Any], actor: str, environ: WSGIEnvironment, progress: Progress
-        ) -> ReloadReport:
-            multiprocess = bool(environ.get("wsgi.multiprocess"))
-            trigger: Trigger = "cli" if environ.get("HTTP_USER_AGENT", "").startswith(USER_AGENT) else "http"
-            return service.reloader.reload(
-                document, trigger=trigger, actor=actor, multiprocess=multiprocess, progress=progress
-            )
-
-        def rollback(
-            wanted: dict[str, Any], actor: str, environ: WSGIEnvironment, progress: Progress
-        ) -> ReloadReport:
-            return service.reloader.rollback(
-                wanted.get("to"),
-                actor=actor,
-                multiprocess=bool(environ.get("wsgi.multiprocess")),
-                id=wanted.get("id"),
-                progress=progress,
-            )
-
-        def commit(identity: str, actor: str, environ: WSGIEnvironment) -> ReloadReport:
-            multiprocess = bool(environ.get("wsgi.multiprocess"))
-            return service.reloader.commit_staged(identity, trigger="http", actor=actor, multiprocess=multiprocess)
-
-        return Control(
-            prefix=service.config.url_prefix,
-            tokens=functools.partial(self._tokens, service),
-            max_body=service.config.max_body,
-            reload=reload,
-            rollback=rollback,
-            commit=commit,
-            discard=service.reloader.discard_staged,
-            status=lambda: status_of(service),
-            healthy=lambda: service.membership.joined,
-            history=lambda: service.reloader.history,
-            metrics=service.metrics.exposition,
-        )
 
     def _tokens(self, service: Service) -> Sequence[str]:
         if service.config.token:

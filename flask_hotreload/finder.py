@@ -218,7 +218,7 @@ class ProjectFinder:
 
         That of the live module made from it; else the name by which it can be imported; else, where it has none of
         its own, a private one: ``_hotreload_<stem>_<12 hexadecimal digits of the SHA-256 of its place under the
-        roots>``, the same at each reload.
+        roots>``, the same at each reload, and on every host as far as no other file of the process has it.
 
         ``exclusive``
             For a module of its own beside the one that others share: a text that tells who it is for. The name gets
@@ -227,8 +227,15 @@ class ProjectFinder:
         place = self._roots.place(real)
         if place is None:
             raise ValueError(f"{real} lies outside the roots")
-        name = self._live_name(place) or self._importable_name(real, place) or _private_name(place)
+        name = self._live_name(place) or self._importable_name(real, place) or self._private_name(place)
         return name if exclusive is None else f"{name}{_EXCLUSIVE}{_digits(exclusive)}"
+
+    def _private_name(self, place: Place) -> str:
+        name = _private_name(place, self._roots.told(place))
+        if name not in interpreter.live:
+            return name
+        # Another application of this process has it, whose roots are other folders.
+        return _private_name(place, f"{place.root}:{place.relative}")
 
     def _loaded_at(self, place: Place) -> Iterator[tuple[str, str]]:
         """Names and files, as shown, of the live modules made from a file."""
@@ -345,6 +352,6 @@ def _digits(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _private_name(place: Place) -> str:
+def _private_name(place: Place, told: str) -> str:
     stem = os.path.splitext(os.path.basename(place.relative))[0]
-    return f"_hotreload_{re.sub(r'[^0-9A-Za-z]+', '_', stem)}_{_digits(f'{place.root}:{place.relative}')}"
+    return f"_hotreload_{re.sub(r'[^0-9A-Za-z]+', '_', stem)}_{_digits(told)}"

@@ -29,9 +29,6 @@ from flask_hotreload.binding import Binding, InvalidParams, NotStructured
 from flask_hotreload.errors import JSONRPCError
 from flask_hotreload.finite import is_finite
 
-RESERVED_PREFIX: Final = "rpc."
-"""Method names that begin so are the specification's own (section 4.1)."""
-
 PARSE_ERROR: Final = -32700
 INVALID_REQUEST: Final = -32600
 METHOD_NOT_FOUND: Final = -32601

@@ -25,7 +25,7 @@ def give_way() -> None:
 
 
 class Exchange:
-    """What a commit took away, and how to get it back.
+    """What a commit took away, and what follows from it.
 
     ``displaced``
         The modules and packages' attributes that were live before.
@@ -35,7 +35,6 @@ class Exchange:
         """``fresh()``: what ``linecache`` is to hold."""
         self.displaced = displaced
         self._fresh = fresh
-        self._lines: dict[str, Any] = {}  # what it held
         self._roots = roots
         self._keep = keep
 
@@ -54,14 +53,7 @@ class Exchange:
 
     def quote(self) -> None:
         """From now on tracebacks quote the source that runs, whatever happens to the file."""
-        fresh = self._fresh()
-        self._lines = {file: linecache.cache.get(file) for file in fresh}
-        linecache.cache.update(fresh)
-
-    def restore(self) -> None:
-        """Make live again what was live before. Cannot fail."""
-        self.displaced.restore()
-        _restore_lines(self._lines)
+        linecache.cache.update(self._fresh())
 
 
 class ModuleLoader:
@@ -278,15 +270,12 @@ def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str
     lines: dict[str, Any] = {}
     for module in modules.values():
         file = getattr(module, "__file__", None)
-        source = shown.get(file) if isinstance(file, str) else None
+        if not isinstance(file, str):
+            continue
+        source = shown.get(file)
+        if source is None:  # it is shown by a link
+            real = snapshot.roots.real_path(file)
+            source = snapshot.read(real, shown=file) if snapshot.has(real) else None
         if source is not None:
             lines[source.path] = len(source.data), None, source.lines, source.path
     return lines
-
-
-def _restore_lines(lines: dict[str, Any]) -> None:
-    for file, entry in lines.items():
-        if entry is None:
-            linecache.cache.pop(file, None)
-        else:
-            linecache.cache[file] = entry

@@ -11,11 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from flask_hotreload import boot
 from flask_hotreload.boot_sources import boot_sources
+from flask_hotreload.config import NETWORK
 from flask_hotreload.coordination.agent import Agent, member_of
 from flask_hotreload.coordination.conductor import Conductor
 from flask_hotreload.coordination.meeting_place import folder_for
+from flask_hotreload.coordination.positions import told_script
+from flask_hotreload.coordination.refused import STATE as REFUSED
+from flask_hotreload.coordination.refused import Refused
 from flask_hotreload.coordination.reports import Reports
-from flask_hotreload.coordination.signing import Signer, key_beside
+from flask_hotreload.coordination.signing import SignatureInvalid, Signer, key_beside
 from flask_hotreload.coordination.sqlite import SQLiteStore
 from flask_hotreload.coordination.worker import Worker
 from flask_hotreload.errors import StoreUnavailable
@@ -33,6 +37,10 @@ if TYPE_CHECKING:
     from flask_hotreload.sources import Roots, Source
 _log = logging.getLogger("flask_hotreload")
 _SQLITE = "sqlite:///"
+#: What names a store explicitly: then whoever names the same belongs together.
+_EXPLICIT = (_SQLITE, *NETWORK)
+#: Seconds between two attempts to reach a store that could not be reached when the worker started.
+_RETRY = 1.0
 
 
 class Serves(Protocol):
@@ -50,6 +58,8 @@ class Serves(Protocol):
     def roots(self) -> Roots: ...
     @property
     def probation(self) -> OnProbation: ...
+    @property
+    def middleware(self) -> Any: ...
     def script(self, path: str | None) -> str: ...
     def began_with(self, sources: Mapping[str, Source]) -> None: ...
 
@@ -58,12 +68,19 @@ class Membership:
     """Joins ``service`` to its deployment before it serves, as its configuration says.
 
     ``"local"``, and ``"auto"`` outside of gunicorn: not at all. ``"auto"`` under gunicorn: with the workers of the
-    same master, in a store of the master's own. ``"sqlite:///path"``: with whoever names the same file.
+    same master, in a store of the master's own. ``"sqlite:///path"``, ``"redis://…"``: with whoever names the same.
+
+    A worker that cannot reach its store when it starts serves the code on disk, and joins when it can. So does one
+    whose signing key is another than its deployment's, for as long as a worker with the deployment's key lives.
     """
 
     def __init__(self, service: Serves) -> None:
         self._service = service
         self._agent: Agent | None = None
+        self._store: Store | None = None
+        self._refused: Refused | None = None
+        self._problem: str | None = None  # why it has not joined
+        self._stopped = threading.Event()
         #: Whether a process that serves this application takes part, or will before it serves.
         self.expected = False
 
@@ -73,7 +90,7 @@ class Membership:
         if coordinator == "local":
             return
         self.expected = boot.before_serving(_weak(self._join), afterwards=_weak(self._leave))
-        if not self.expected and coordinator.startswith(_SQLITE):
+        if not self.expected and coordinator.startswith(_EXPLICIT):
             self.expected = True
             health = f"{self._service.config.url_prefix}/health"
             self._service.app.wsgi_app = _FirstRequest(  # type: ignore[method-assign]  # the documented way to wrap it
@@ -88,6 +105,27 @@ class Membership:
     def joined(self) -> bool:
         """Whether this process serves what its deployment has committed; always true for a process of its own."""
         return not self.expected or (self._agent is not None and self._agent.joined)
+
+    @property
+    def state(self) -> str:
+        """Of this worker, in a word."""
+        if self._refused is not None:
+            return REFUSED
+        if not self.joined:
+            return "behind"
+        return "serving" if self.store_away is None else "without store"
+
+    @property
+    def problem(self) -> str | None:
+        """Why this process should get no requests; ``None``: it should."""
+        if self.joined:
+            return None
+        return self._problem or "this worker does not serve what is committed yet; ask again"
+
+    @property
+    def store_away(self) -> str | None:
+        """Why the store cannot be reached, while this worker serves on; ``None``: it can."""
+        return None if self._agent is None else self._agent.away
 
     @property
     def release(self) -> str | None:
@@ -111,17 +149,56 @@ class Membership:
         return self._agent.members() if self._agent is not None else ()
 
     def _join(self, place: boot.Place | None) -> None:
-        service = self._service
+        if not self._try(place, late=False):
+            threading.Thread(target=self._keep_trying, args=(place,), name="hotreload-join", daemon=True).start()
+
+    def _keep_trying(self, place: boot.Place | None) -> None:
+        while not self._stopped.wait(_RETRY):
+            try:
+                if self._refused is not None:
+                    self._refused.show()
+                if self._try(place, late=True):
+                    _log.warning("the store of this worker is back, and it takes part again")
+                    return
+            except Exception:  # noqa: BLE001  # whatever it is, the code that was loaded is served
+                _log.exception("this worker could not join its deployment; it tries again")
+
+    def _try(self, place: boot.Place | None, *, late: bool) -> bool:
+        """Return whether this worker has joined, or its agent will have it join. ``late``: it serves already."""
         try:
             store, signer = self._open(place)
+            self._seal(store, signer)
             release = self._release(store, place)
+            self._verify_journal(store, signer, release)
         except StoreUnavailable as error:
-            _log.error("this worker cannot reach its store and serves the code on disk: %s", error)
-            service.reloader.conductor = _Unavailable(str(error))
-            return
+            self._serve_alone(error)
+            return False
+        self._refused = self._problem = None
+        self._begin(place, store, signer, release, late=late)
+        return True
+
+    def _serve_alone(self, error: StoreUnavailable) -> None:
+        reason = str(error)
+        if isinstance(error, SignatureInvalid) and self._store is not None and self._refused is None:
+            member = member_of(self._store.member_id, "", self._service.reloader.current.number)
+            self._refused = Refused(self._store, member)
+        if reason != self._problem:
+            _log.error("this worker serves the code on disk, and takes part in no reload: %s", reason)
+        self._problem = reason
+        self._service.reloader.conductor = _Unavailable(reason)
+
+    def _begin(self, place: boot.Place | None, store: Store, signer: Signer, release: str, *, late: bool) -> None:
+        service = self._service
         member = member_of(store.member_id, release, service.reloader.current.number)
-        deployment = service.config.deployment or service.app.import_name
-        worker = Worker(service.reloader, store, signer, deployment=deployment, release=release)
+        deployment = self._deployment
+        worker = Worker(
+            service.reloader,
+            store,
+            signer,
+            deployment=deployment,
+            release=release,
+            leaves_beginning=service.config.coordinator != "auto" and _is_own(service),
+        )
         reports = Reports(store, signer, member=member, deployment=deployment)
         conductor = Conductor(
             store,
@@ -132,25 +209,37 @@ class Membership:
             deployment=deployment,
             timeouts=service.config,
             keep=service.config.keep_generations,
-            portable=lambda document: portable(document, service.script),
+            portable=lambda document: portable(document, _script_of(service)),
         )
         lock = service.reloader.lock
-        self._agent = Agent(
+        self._agent = agent = Agent(
             store,
             worker,
             conductor,
             reports,
             member=member,
             in_doubt=service.config.in_doubt,
-            load=lambda: (lock.in_flight, lock.held),
+            load=lambda: (lock.in_flight, lock.held + agent.lease.waiting),
             tell=service.reloader.tell,
             tally=service.probation.tally,
+            gate=lambda lease: setattr(service.middleware, "enter", lease.gated(lock)),
+            longest_wait=service.config.max_hold,
+            may_lose=service.config.coordinator.startswith(NETWORK),
+            introduce=lambda: self._introduce(store, signer, release),
         )
         service.reloader.conductor = self._agent
-        if place is None or place.in_master or service.config.coordinator.startswith(_SQLITE):
+        if late or place is None or place.in_master or self._is_explicit:
             self._agent.start()
         else:
             self._start_on_base(self._agent, store, signer, deployment, release)
+
+    @property
+    def _is_explicit(self) -> bool:
+        return self._service.config.coordinator.startswith(_EXPLICIT)
+
+    @property
+    def _deployment(self) -> str:
+        return self._service.config.deployment or self._service.app.import_name
 
     def _start_on_base(self, agent: Agent, store: Store, signer: Signer, deployment: str, release: str) -> None:
         """Start as one whose successors are to import the same, see :mod:`flask_hotreload.boot_sources`."""
@@ -166,37 +255,84 @@ class Membership:
             boot_sources.keep(store, signer, found, deployment=deployment, release=release)
 
     def _leave(self) -> None:
+        self._stopped.set()
         if self._agent is not None:
             self._service.probation.stop()
             self._agent.stop()
 
     def _open(self, place: boot.Place | None) -> tuple[Store, Signer]:
         config = self._service.config
+        if config.coordinator.startswith(NETWORK):
+            assert config.signing_key is not None
+            if self._store is None:
+                self._store = _redis_store(config.coordinator, self._deployment)
+            return self._store, Signer(config.signing_key.encode())
         if config.coordinator.startswith(_SQLITE):
             path = Path("/" + config.coordinator.removeprefix(_SQLITE).lstrip("/"))  # also sqlite:////path
         else:
             assert place is not None
             path = folder_for(self._service.app.import_name, place.master_pid) / "store.sqlite"
         key = config.signing_key.encode() if config.signing_key is not None else key_beside(path)
-        return SQLiteStore(path), Signer(key)
+        if self._store is None:
+            self._store = SQLiteStore(path)
+        return self._store, Signer(key)
+
+    def _seal(self, store: Store, signer: Signer) -> None:
+        """Raise :class:`SignatureInvalid` if the deployment has another key."""
+        if self._is_explicit:
+            seal = signer.sign(self._deployment.encode())
+            signer.verify(store.put_seal(seal), what="the seal of this deployment")
+
+    def _verify_journal(self, store: Store, signer: Signer, release: str) -> None:
+        """Raise :class:`SignatureInvalid` if what was committed was signed with a key that nobody has any more."""
+        if self._is_explicit:
+            for record in store.journal(release)[-1:]:
+                signer.verify(
+                    record.payload,
+                    what=f"what was committed in release {release} (another HOTRELOAD_RELEASE begins without it)",
+                )
+
+    def _introduce(self, store: Store, signer: Signer, release: str) -> None:
+        """Make key and release known to a store that has lost them. Raise :class:`StoreUnavailable`."""
+        self._seal(store, signer)
+        current = store.view("").release
+        if release != current:
+            store.new_release(release, only_if=current)
 
     def _release(self, store: Store, place: boot.Place | None) -> str:
         """The release that this worker's code belongs to, made known to the store if it is new."""
-        config = self._service.config
         told = place.release if place is not None else None
-        if config.coordinator.startswith(_SQLITE):
-            told = config.release or self._service.release
+        if self._is_explicit:
+            sources = self._service.release
+            told = self._service.config.release or store.release_of(sources) or sources
         while True:
             current = store.view("").release
             if told is None or told == current:
                 return current
-            if config.coordinator.startswith(_SQLITE):
+            if self._is_explicit:
                 if store.new_release(told, only_if=current) or store.view("").release == current:
                     return told
             elif not boot.supersedes(told, current):
                 return told  # a later HUP was quicker: this worker belongs to one that is being replaced
             elif store.new_release(told, only_if=current):
                 return told
+
+
+def _is_own(service: Serves) -> bool:
+    """Whether the application can be made from the project's sources: else it is always what was imported."""
+    return service.roots.resolve().place(service.script(None)) is not None
+
+
+def _script_of(service: Serves) -> Callable[[str | None], str]:
+    """How a script of a document is told to the workers of all hosts."""
+    roots = service.roots.resolve()
+    return lambda path: told_script(roots, service.script(path))
+
+
+def _redis_store(url: str, deployment: str) -> Store:
+    from flask_hotreload.coordination.redis import RedisStore  # noqa: PLC0415  # it needs an extra
+
+    return RedisStore(url, deployment)
 
 
 def _weak(method: Callable[..., object]) -> Callable[..., object]:

@@ -36,7 +36,7 @@ class Finder(Protocol):
 
 @dataclass(frozen=True)
 class Displaced:
-    """What a commit took away: the way back, and what the generation before is to go on seeing.
+    """What a commit took away: what the generation before is to go on seeing.
 
     ``modules``
         Name → what ``sys.modules`` held, or ``ABSENT``.
@@ -49,10 +49,6 @@ class Displaced:
     modules: dict[str, ModuleType | AbsentType]
     attributes: dict[str, tuple[ModuleType, object]]
     whole: bool
-
-    def restore(self) -> None:
-        """Put everything back as it was, order of the names in ``sys.modules`` aside. Cannot fail."""
-        _assign(self.modules, self.attributes)
 
 
 def _assign(

@@ -13,7 +13,7 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from flask_hotreload.deadline import Deadline
@@ -183,6 +183,16 @@ class Parking:
         self._exchange = Mutex()
         self._timer = self.parked = None
         self.changed(None)
+
+
+def commit_of(identity: str) -> str:
+    """The id of the transaction that commits what the reload of ``identity`` has staged."""
+    return f"{identity}.commit"
+
+
+def committing(document: Document) -> Document:
+    """Of what was staged, the document that commits it."""
+    return replace(document, id=commit_of(document.id), stage=False, expect=None, commits=document.id)
 
 
 def overtaken(identity: str, base: int, current: int) -> ReloadBusy:

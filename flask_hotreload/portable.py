@@ -1,4 +1,4 @@
-"""A reload document as JSON that means the same in another process.
+"""A reload document as JSON that means the same in another process, also on another host.
 
 Values of an overload are the asker's and must survive JSON unchanged; callables must be nameable as
 ``package.module:function``. Nothing is pickled: who can write the store must not be able to run code.
@@ -18,7 +18,10 @@ _REMEDY = "each worker's own state is handed over by a callback, which runs in e
 
 
 def portable(document: Document, script: Callable[[str | None], str]) -> dict[str, Any]:
-    """``document`` as JSON values, with absolute script paths. Raise :class:`ReloadInvalid` naming the entry."""
+    """``document`` as JSON values. Raise :class:`ReloadInvalid` naming the entry.
+
+    ``script``: how to tell a script path of the document, or the default for ``None``, to others.
+    """
     return {
         "data": None if document.data is None else [_entry(entry, script) for entry in document.data],
         "clearOld": document.clear_old,
@@ -33,6 +36,17 @@ def portable(document: Document, script: Callable[[str | None], str]) -> dict[st
         "probation": None if document.probation is None else document.probation.to_dict(),
         "id": document.id,
     }
+
+
+def with_scripts(written: Mapping[str, Any], script: Callable[[str], str]) -> dict[str, Any]:
+    """What :func:`portable` has made, with the script paths that ``script`` makes of those that were told."""
+    if written["data"] is None:
+        return dict(written)
+    data = [
+        {**entry, "scriptPath": script(entry["scriptPath"])} if "scriptPath" in entry else entry
+        for entry in written["data"]
+    ]
+    return {**written, "data": data}
 
 
 def _entry(entry: Entry, script: Callable[[str | None], str]) -> dict[str, Any]:

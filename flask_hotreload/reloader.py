@@ -1,14 +1,12 @@
 """The reloader of one process: its current generation, its transactions one at a time, its past.
 
-It knows no Flask: what belongs to the application comes through :class:`~flask_hotreload.transaction.Host`.
+It knows no Flask: what belongs to the application comes through :class:`~flask_hotreload.host.Host`.
 """
 
 from __future__ import annotations
 
 import functools
 import logging
-import os
-import socket
 import threading
 import uuid
 import weakref
@@ -25,9 +23,10 @@ from flask_hotreload.host import Application, Asked, Conductor, Given, Limits
 from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.keeping import Keeping
 from flask_hotreload.mutex import Mutex
-from flask_hotreload.parking import Parking, not_staged
+from flask_hotreload.parking import Parking, commit_of, committing, not_staged
 from flask_hotreload.progress import Progress, untold, worker_told
-from flask_hotreload.report import ReloadReport, Status, Trigger, WorkerReport, describe_error, utc_now
+from flask_hotreload.report import ReloadReport, Trigger
+from flask_hotreload.reporting import report_of, report_of_refusal, unreadable, worker_id
 from flask_hotreload.retirement import Retirement
 from flask_hotreload.rwlock import ReadersWriterLock, current_slot
 from flask_hotreload.staging import Joining, joining
@@ -152,7 +151,7 @@ class Reloader:
         try:
             document = read_document(given)
         except ReloadInvalid as error:
-            raise self._refused(error, _unreadable(given), asked) from None
+            raise self._refused(error, unreadable(given), asked) from None
         return self._attempt(document, asked, multiprocess=multiprocess)
 
     def rollback(
@@ -376,13 +375,7 @@ class Reloader:
 
         What led here were not the generations that had those numbers elsewhere: nothing is kept of them.
         """
-        self.current = replace(
-            self.current,
-            number=number,
-            parent=parent,
-            restores=restores,
-            label=label,
-        )
+        self.current = replace(self.current, number=number, parent=parent, restores=restores, label=label)
         self._keeping.begin_anew(self.current)
         self.parking.drop_unfit(self.current)
 
@@ -425,54 +418,14 @@ class Reloader:
 
     def report_of(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
         """What this process can tell of a transaction, as far as it has come."""
-        staged, timings = transaction.staged, transaction.timings
-        return ReloadReport(
-            id=transaction.document.id,
-            status=_status_of(transaction, error),
-            generation=self.current.number,
-            previous=transaction.previous,
-            label=transaction.label,
-            digest=transaction.digest,
-            trigger=transaction.asked.trigger,
-            actor=transaction.asked.actor,
-            restores=transaction.document.restores,
-            timings=timings,
-            drain=transaction.drained,
-            changes=staged.changes if staged is not None else (),
-            modules=staged.modules if staged is not None else (),
-            warnings=transaction.warnings,
-            workers=(
-                WorkerReport(
-                    id=worker_id(),
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    ok=error is None,
-                    pause_ms=timings.pause_ms,
-                    error=None if error is None else str(error),
-                ),
-            ),
-            error=None if error is None else describe_error(error),
-            started_at=transaction.started_at,
-            staged=self.parking.report_of(transaction),
-        )
+        parked = self.parking.report_of(transaction)
+        return report_of(transaction, error, generation=self.current.number, parked=parked)
 
     # Reports ---------------------------------------------------------------------------------------------------
 
     def _refused(self, error: ReloadError, document: Document, asked: Asked) -> ReloadError:
         """``error`` with the report of an attempt that never began."""
-        number = self.current.number
-        error.report = ReloadReport(
-            id=document.id,
-            status="aborted",
-            generation=number,
-            previous=number,
-            label=document.label,
-            digest=None,
-            trigger=asked.trigger,
-            actor=asked.actor,
-            error=describe_error(error),
-            started_at=utc_now(),
-        )
+        error.report = report_of_refusal(error, document, asked, generation=self.current.number)
         self._remember(error.report, began=False)
         return error
 
@@ -483,39 +436,6 @@ class Reloader:
         level = logging.INFO if report.error is None else logging.WARNING
         _log.log(level, "%s", report.summary())
         self._application.attempted(report)
-
-
-def _unreadable(given: object) -> Document:
-    """What can be told of a document that cannot be read."""
-    told = given if isinstance(given, Mapping) else {}
-    identity, label = told.get("id"), told.get("label")
-    return Document(
-        id=identity if isinstance(identity, str) and identity else uuid.uuid4().hex,
-        label=label if isinstance(label, str) else None,
-    )
-
-
-def _status_of(transaction: Transaction, error: ReloadError | None) -> Status:
-    if transaction.committed:
-        return "committed"
-    if error is not None:
-        return "aborted"
-    return "unchanged" if transaction.unchanged else "checked"
-
-
-def worker_id() -> str:
-    """``host:pid`` of this process."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
-def commit_of(identity: str) -> str:
-    """The id of the transaction that commits what the reload of ``identity`` has staged."""
-    return f"{identity}.commit"
-
-
-def committing(document: Document) -> Document:
-    """Of what was staged, the document that commits it."""
-    return replace(document, id=commit_of(document.id), stage=False, expect=None, commits=document.id)
 
 
 def _world_of_context() -> World | None:

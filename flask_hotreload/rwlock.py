@@ -315,6 +315,15 @@ class ReadersWriterLock:
             marker = marker.outer
         return None
 
+    def would_pass(self, slot: Slot, environ: Mapping[str, Any] | None = None) -> bool:
+        """Whether a reader would pass a closed gate: it is nested, or the writer's. ``slot`` is filled for it."""
+        barrier = self._barrier
+        return (
+            self.outside(slot, environ) is not None
+            or self._inside_on_thread(slot.owner) is not None
+            or (barrier is not None and barrier.owner == slot.owner)
+        )
+
     @contextmanager
     def passing(self, pin: Any) -> Iterator[None]:
         """Within the block the calling context passes a closed gate, as a reader nested in a slot with ``pin``."""

@@ -17,6 +17,7 @@ import stat
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import decode_source
+from types import CodeType
 from typing import TYPE_CHECKING, NoReturn
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
@@ -24,7 +25,6 @@ from flask_hotreload.verdicts import Verdicts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from types import CodeType
 
 # A real path has no link in its last part, and a fifo put there must not block us. (Windows has neither.)
 _OPEN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -153,6 +153,11 @@ class ResolvedRoots:
                 return Place(self._history[root], real[len(root) :].strip(os.sep) or os.curdir)
         return None
 
+    def told(self, place: Place) -> str:
+        """Where a file lies, told so that it is the same on every host, in whatever folders the roots are."""
+        number = list(self.real).index(place.root)
+        return f"{number}:{place.relative}" if number else place.relative
+
     def now(self, path: str) -> str:
         """The path that a file or folder has now, after links to the roots were switched; others are as they were."""
         known = self._moved.get(path)
@@ -263,8 +268,10 @@ class Source:
         return None if code is None else marshal.dumps(code)
 
     def use_compiled(self, compiled: bytes) -> None:
-        """Take over what another process has compiled from the same bytes, shown as the same path."""
-        vars(self).setdefault("_code", marshal.loads(compiled))  # signed, as the bytes are
+        """Take over what another process has compiled from the same bytes, wherever it has them."""
+        if "_code" not in vars(self):
+            code = marshal.loads(compiled)  # signed, as the bytes are
+            vars(self)["_code"] = code if code.co_filename == self.path else _shown_as(self.path, code)
 
     def code(self) -> CodeType:
         """The compiled bytes: made once, never from a ``.pyc``.
@@ -299,6 +306,12 @@ class Source:
         where = self.path if line is None else f"{self.path}:{line}"
         what = error.msg if isinstance(error, SyntaxError) else str(error)
         return LoadError(f"{where}: {type(error).__name__}: {what}", file=self.path, line=line, original=error)
+
+
+def _shown_as(path: str, code: CodeType) -> CodeType:
+    """``code``, and all code inside it, as if it had been compiled from a file of this path."""
+    inside = tuple(_shown_as(path, each) if isinstance(each, CodeType) else each for each in code.co_consts)
+    return code.replace(co_filename=path, co_consts=inside)
 
 
 class Snapshot:
@@ -387,7 +400,7 @@ class Snapshot:
 
     def _told(self, real: str) -> str:
         place = self.roots.place_of(real)
-        return real if place is None else place.relative
+        return real if place is None else self.roots.told(place)
 
     def __repr__(self) -> str:
         return f"<Snapshot of {len(self._sources)} files{', sealed' if self.sealed else ''}>"

@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from flask_hotreload.errors import StoreUnavailable
-from flask_hotreload.reloader import worker_id
+from flask_hotreload.reporting import worker_id
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.records import Member
@@ -68,7 +68,7 @@ def _myself(service: Service, release: str) -> dict[str, Any]:
         "in_flight": reloader.lock.in_flight,
         "held": reloader.lock.held,
         "seen_ms": 0,
-        "state": "tainted" if reloader.tainted else "serving" if service.membership.joined else "behind",
+        "state": "tainted" if reloader.tainted else service.membership.state,
     }
 
 

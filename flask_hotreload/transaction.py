@@ -23,30 +23,27 @@ from __future__ import annotations
 import _thread
 import functools
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import perf_counter
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from flask_hotreload.blame import hanging_import, overran, place_of_overrun, shown
 from flask_hotreload.bounded import BoundedThread, Overrun
 from flask_hotreload.caches import forget_types
 from flask_hotreload.deadline import Deadline
-from flask_hotreload.dispatch import DispatchTable
 from flask_hotreload.effects import Effects
 from flask_hotreload.errors import CheckFailed, DrainTimeout, LoadError
-from flask_hotreload.generation import Afterlife, Generation, Kept, run_endings
+from flask_hotreload.generation import Afterlife, Generation, run_endings
 from flask_hotreload.host import Asked, Given, Host, Limits
-from flask_hotreload.interpreter import interpreter
-from flask_hotreload.loader import Exchange, KeptModules, ModuleLoader
+from flask_hotreload.loader import Exchange
 from flask_hotreload.pace import Pace, ShortTurns
-from flask_hotreload.recipe import Recipe
+from flask_hotreload.preparation import Preparation
 from flask_hotreload.report import Drain, Straggler, Timings, utc_now
 from flask_hotreload.rwlock import Gate, Reader, ReadersWriterLock
-from flask_hotreload.side_effects import THREAD_PREFIX, Census
+from flask_hotreload.side_effects import THREAD_PREFIX
 from flask_hotreload.sources import ResolvedRoots, Snapshot
-from flask_hotreload.staging import BoundCallback, Joining, Staged, changes_between, joining
+from flask_hotreload.staging import BoundCallback, Joining, Staged, joining
 
 if TYPE_CHECKING:
     from flask_hotreload.document import Check, Document
@@ -83,10 +80,6 @@ class Transaction:
         self.asked = asked
         self.started_at = utc_now()
         self.committed = False
-        #: That nothing differs from what runs; then there is nothing more to do than :meth:`close`.
-        self.unchanged = False
-        self.snapshot = given.snapshot or Snapshot(roots)
-        self._given = given
         self._host = host
         self._lock = lock
         self._limits = limits
@@ -96,19 +89,25 @@ class Transaction:
         self._started = perf_counter()
         self._milliseconds: dict[str, float] = {}
         self._turns = ShortTurns()
-        self._census: Census | None = None  # from before anything was executed
         self._effects = Effects(
             lambda: self.snapshot,
             apply=self._bounded,
             undo=self._bounded_in_old,
         )
-        self._migrations: list[tuple[ModuleType, ModuleType]] = []  # (old, new)
         self.joined = Joining(host.server, mount=None if document.data is not None else host.mount)
+        self._preparation = Preparation(
+            document,
+            current,
+            host=host,
+            given=given,
+            snapshot=given.snapshot or Snapshot(roots),
+            joined=self.joined,
+            number=number,
+            label=self.label,
+            undo=self._effects.undo,
+        )
         self._threads: list[BoundedThread] = []  # all but the last were given up
-        self._loader: ModuleLoader | KeptModules | None = None
         self._exchange: Exchange | None = None
-        self.staged: Staged | None = None
-        self.next: Generation | None = None
         self.drained = Drain()
         self._warnings: list[str] = []
         self._parked: Afterlife | None = None  # of the staged generation, while requests can be served by it
@@ -123,7 +122,10 @@ class Transaction:
         self.asked.phase("prepare")
         with self._timed("prepare_ms"):
             try:
-                self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
+                if self._preparation.executes:
+                    self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
+                else:
+                    self._stage()
             except Overrun as overrun:
                 raise hanging_import(overrun, self.snapshot) from None
             except LoadError as error:
@@ -132,14 +134,8 @@ class Transaction:
                     raise
                 raise explained from error.original
             finally:
-                self._warnings += [] if self._census is None else self._census.differences()
-        if self.staged is not None:
-            if isinstance(self._loader, ModuleLoader) and self._census is not None:
-                self._warnings += self._census.opened(self._loader.staged)
-            self._warnings += self._not_taken(self.staged)
-            if self.document.data is None and self.next is not None:
-                assert self._loader is not None
-                self._warnings += self._host.warnings(self._loader.staged, self.next.mount)
+                self._warnings += self._preparation.side_effects()
+        self._warnings += self._preparation.doubts()
 
     def check(self) -> None:
         """Raise :class:`CheckFailed`."""
@@ -151,13 +147,14 @@ class Transaction:
 
     def park(self) -> None:
         """Let go of the thread, and let contexts that are pinned to what is staged find its modules."""
-        assert self._loader is not None
+        loader = self._preparation.loader
+        assert loader is not None
         assert self.next is not None
         self._end_threads()
         self._threads.clear()
-        self._loader.world.install()
+        loader.world.install()
         self._parked = self.next.afterlife
-        self._parked.world = self._loader.world
+        self._parked.world = loader.world
         self._milliseconds["total_ms"] = (perf_counter() - self._started) * 1000
 
     def resume(self, document: Document, asked: Asked) -> None:
@@ -166,8 +163,7 @@ class Transaction:
         self._resumed = True
         self._started, self._milliseconds = perf_counter(), {}
         self._turns = ShortTurns()
-        if isinstance(self._loader, ModuleLoader):
-            self._migrations = _migrations(self._loader)  # live modules may have been imported since
+        self._preparation.find_migrations()  # live modules may have been imported since
         self._find_namespaces()
 
     def drain(self) -> None:
@@ -192,15 +188,15 @@ class Transaction:
         """Raise :class:`ApplyError` or :class:`CheckFailed`."""
         assert self.staged is not None
         checks = [check for check in self.document.checks if check.applied]
-        staged = self.staged
-        if not (checks or staged.callbacks or staged.attributes or self._migrations):
+        staged, migrations = self.staged, self._preparation.migrations
+        if not (checks or staged.callbacks or staged.attributes or migrations):
             return
         self.asked.phase("apply")
         with self._timed("apply_ms"):
             budget = Deadline(min(self._limits.apply_timeout, self._hold.remaining() or 0.0))
             for target, values in staged.attributes:
                 self._effects.set_attributes(target, values)
-            for old, new in self._migrations:
+            for old, new in migrations:
                 migrate = functools.partial(new.__hot_reload__, old)
                 self._effects.run(new.__hot_reload__, migrate, budget, f"{new.__name__}.__hot_reload__")
             for bound in staged.callbacks:
@@ -213,10 +209,11 @@ class Transaction:
 
         ``before`` is called with what will be taken away, just before it is.
         """
-        assert self._loader is not None
+        loader = self._preparation.loader
+        assert loader is not None
         assert self.next is not None
         self.committed = True
-        self._exchange = exchange = self._loader.commit(before)
+        self._exchange = exchange = loader.commit(before)
         self._end_preview()
         self.next.afterlife.inherit(self.current.afterlife, replaced=exchange.displaced.modules)
         self._host.publish(self.next, self.joined)
@@ -266,9 +263,29 @@ class Transaction:
         Nor do the local variables of the functions in such a traceback.
         """
         del self.current
-        self.next = None
+        self._preparation.let_go()
 
     # What can be told ------------------------------------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The sources that are read, as far as it has come."""
+        return self._preparation.snapshot
+
+    @property
+    def staged(self) -> Staged | None:
+        """What new code has made; ``None`` before that, and if nothing differs from what runs."""
+        return self._preparation.staged
+
+    @property
+    def next(self) -> Generation | None:
+        """The generation that is staged; ``None`` once it is let go, too."""
+        return self._preparation.next
+
+    @property
+    def unchanged(self) -> bool:
+        """Whether nothing differs from what runs; then there is nothing more to do than :meth:`close`."""
+        return self._preparation.unchanged
 
     @property
     def digest(self) -> str | None:
@@ -296,112 +313,14 @@ class Transaction:
 
     def _stage(self) -> None:
         pace = Pace(at_most=self._limits.prepare_timeout * _RESTING)
-        kept = self._given.kept
-        if self.document.data is None and kept is not None and kept.is_alive(self.current):
-            self._stage_kept(kept)
-        else:
-            self._census = Census()
-            if self.document.data is not None:
-                self._stage_entries(self.document, pace.give_way)
-            else:
-                self._stage_whole(pace.give_way)
+        self._preparation.make(pace.give_way)
         self._find_namespaces()
 
     def _find_namespaces(self) -> None:
         """Here, where nobody is held."""
-        if self.staged is not None and (self.staged.callbacks or self._migrations):
+        staged = self.staged
+        if staged is not None and (staged.callbacks or self._preparation.migrations):
             self._effects.namespaces = self._host.namespaces()
-
-    def _stage_entries(self, document: Document, give_way: Callable[[], None]) -> None:
-        host, mount, table = self._host, self.current.mount, self.current.table
-        entries = [entry for entry in document.data or () if entry.has_script and not entry.exclusive_module]
-        scripts = [host.script(entry.script_path) for entry in entries]
-        self._loader = loader = ModuleLoader(self.snapshot, scripts=scripts, give_way=give_way)
-        with loader.world.staging():
-            stager = host.stager(mount, table, loader, self.joined, restaged=False)
-            self.staged = staged = stager.stage(document)
-            self._migrations = _migrations(loader)
-        self.next = Generation(
-            number=self.number,
-            table=staged.table,
-            routes=host.routes(mount, staged.table, table, self._effects.undo, give_way=give_way),
-            wsgi_app=self.current.wsgi_app,
-            recipe=self.current.recipe.followed_by(document, self.snapshot.sources),
-            mount=mount,
-            label=self.label,
-            parent=self.current.number,
-            made_by_reload=self.current.made_by_reload,
-            afterlife=Afterlife(endings=self.joined.endings),
-        )
-
-    def _stage_whole(self, give_way: Callable[[], None]) -> None:
-        """Make the application anew: from the disk, from what others have read of it, or from a recipe."""
-        host, recipe = self._host, self._given.recipe
-        if recipe is not None:
-            self.snapshot = recipe.snapshot
-        elif not self.snapshot.sealed:
-            self.snapshot = host.project(self.snapshot.roots, self.current.recipe.snapshot.sources, give_way)
-            differs = host.differs(self.snapshot, self.current.recipe.snapshot)
-            self.unchanged = self._given.must_differ and not differs
-            if self.unchanged:
-                return
-        self._loader = loader = ModuleLoader(self.snapshot, whole=True, keep=host.keep, give_way=give_way)
-        with loader.world.staging():
-            mount = host.make_again(loader, self.joined)
-            self.staged = staged = self._stage_recipe(mount, loader, recipe)
-            self._migrations = _migrations(loader)
-            loader.survey()
-        self.next = Generation(
-            number=self.number,
-            table=staged.table,
-            routes=host.routes(mount, staged.table, mount.table, self._effects.undo, give_way=give_way),
-            wsgi_app=mount.wsgi_app,
-            recipe=Recipe(self.snapshot) if recipe is None else recipe,
-            mount=mount,
-            label=self.label,
-            parent=self.current.number if self.document.restores is None else self._given.parent,
-            restores=self.document.restores,
-            made_by_reload=True,
-            afterlife=Afterlife(endings=self.joined.endings),
-        )
-
-    def _stage_recipe(self, mount: Any, loader: ModuleLoader, recipe: Recipe | None) -> Staged:
-        """What new code registers by itself, and then what the recipe's documents say."""
-        table: DispatchTable = mount.table
-        callbacks: list[BoundCallback] = []
-        attributes: list[tuple[object, Mapping[str, Any]]] = []
-        for document in recipe.documents if recipe is not None else ():
-            stager = self._host.stager(mount, table, loader, self.joined, restaged=True)
-            staged = stager.stage(document)
-            table = staged.table
-            callbacks += staged.callbacks
-            attributes += staged.attributes
-        return Staged(
-            table=table,
-            changes=changes_between(self.current.table, table),
-            callbacks=tuple(callbacks),
-            attributes=tuple(attributes),
-            modules=tuple(loader.staged),
-        )
-
-    def _stage_kept(self, kept: Kept) -> None:
-        """A generation that is still in memory is served once more as it is."""
-        self.snapshot = kept.recipe.snapshot
-        self._loader = KeptModules(kept.world, self.snapshot, self._host.keep)
-        self.staged = Staged(kept.table, changes_between(self.current.table, kept.table), (), (), ())
-        self.next = Generation(
-            number=self.number,
-            table=kept.table,
-            routes=kept.routes,
-            wsgi_app=kept.wsgi_app,
-            recipe=kept.recipe,
-            mount=kept.mount,
-            label=self.label,
-            parent=kept.parent,
-            restores=kept.number,
-            # Once the whole source was reloaded the disk holds another generation's.
-            made_by_reload=kept.made_by_reload or not kept.world.fallback,
-        )
 
     def _calling(self, bound: BoundCallback) -> Callable[[], object]:
         return lambda: bound.callback(self._host.server, bound.module, bound.dispatcher)
@@ -421,12 +340,12 @@ class Transaction:
 
         Raise :class:`Overrun`.
         """
-        read = generation or self.next
+        read, loader = generation or self.next, self._preparation.loader
         assert read is not None
 
         def in_world() -> Result:
-            assert self._loader is not None
-            with self._loader.world.staging(), self._lock.passing(read), self._host.context(read):
+            assert loader is not None
+            with loader.world.staging(), self._lock.passing(read), self._host.context(read):
                 return function()
 
         return self._thread().run(in_world, seconds=budget.remaining() or 0.0)
@@ -447,7 +366,8 @@ class Transaction:
         """Code that was given up has ended: what it did since is undone."""
         for thread in self._threads:
             thread.close()
-        staged = self._loader.staged.values() if self._loader is not None else ()
+        loader = self._preparation.loader
+        staged = loader.staged.values() if loader is not None else ()
         self._effects.restore_late([value for module in staged for value in vars(module).values()])
         self._effects.close()
         self._forget()
@@ -460,7 +380,7 @@ class Transaction:
     def _forget_once_left(self) -> None:
         """Nobody enters what was parked any more; whoever is inside finds it as it is until the end."""
         reference = weakref.ref(self.next) if self.next is not None else _gone
-        self.next = None
+        self._preparation.next = None
         inside = reference()
         if inside is None:
             self._end_left()
@@ -485,21 +405,9 @@ class Transaction:
 
     def _forget(self) -> None:
         self._end_preview()
-        if self._loader is not None:
-            self._loader.abort()
+        if self._preparation.loader is not None:
+            self._preparation.loader.abort()
         run_endings(self.joined.endings, self.number)
-
-    def _not_taken(self, staged: Staged) -> list[str]:
-        if not self.joined.registrations:
-            return []
-        served = {id(dispatcher.function) for dispatcher in staged.table}
-        instances = {id(dispatcher.group.instance) for dispatcher in staged.table if dispatcher.group}
-        return [
-            f"{registration.name or registration.function!r} is registered at {registration.path!r} by the new code, "
-            "but the document does not name it: it is not served"
-            for registration in self.joined.registrations
-            if id(registration.function) not in served | instances
-        ]
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
@@ -508,14 +416,6 @@ class Transaction:
             yield
         finally:
             self._milliseconds[name] = (perf_counter() - started) * 1000
-
-
-def _migrations(loader: ModuleLoader) -> list[tuple[ModuleType, ModuleType]]:
-    return [
-        (interpreter.live[name], module)
-        for name, module in loader.staged.items()
-        if callable(vars(module).get("__hot_reload__")) and name in interpreter.live
-    ]
 
 
 def _gone() -> Generation | None:

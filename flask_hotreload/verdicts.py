@@ -1,4 +1,4 @@
-"""Whose a loaded module is, remembered as long as it is loaded: to find out asks the disk about each of its folders."""
+"""Whose a loaded module is, remembered while it is loaded: to find out asks the disk about each of its folders."""
 
 from __future__ import annotations
 

@@ -29,6 +29,7 @@ from importlib.util import module_from_spec, resolve_name
 from types import ModuleType
 from typing import Any
 
+from flask_hotreload.circles import stand_in, takes_names
 from flask_hotreload.interpreter import current, interpreter, set_pinned, staging_world
 from flask_hotreload.modules_view import ABSENT
 from flask_hotreload.overlay import Displaced, Finder, Overlay, put
@@ -156,9 +157,33 @@ class World(Overlay):
         module = self.load(absolute)
         if names:
             self._load_names(module, names)
+            early = any(self._is_early(module, child) for child in names)
+            return stand_in(module, self) if early and takes_names(namespace) else module
+        head, *below = name.split(".")
+        if not below:
             return module
-        head = name.partition(".")[0]
-        return self[absolute[: len(absolute) - (len(name) - len(head))]] if name else module
+        top = absolute[: len(absolute) - (len(name) - len(head))]
+        return self._top(top, below, namespace)
+
+    def _top(self, name: str, below: Sequence[str], namespace: Mapping[str, Any] | None) -> ModuleType:
+        """The package of this name; ``import`` has loaded what the names ``below`` say, one below the other."""
+        top = self[name]
+        package: Any = top
+        for at, child in enumerate(below):
+            if self._is_early(package, child) and takes_names(namespace):
+                return stand_in(top, self, below[1:])
+            if at + 1 < len(below):
+                name = f"{name}.{child}"
+                package = self.get(name)
+        return top
+
+    def _is_early(self, module: ModuleType, child: str) -> bool:
+        """Whether the submodule is there, but its package does not show it yet: its import has not ended."""
+        name = f"{getattr(module, '__name__', '')}.{child}"
+        shown = self._attributes.get(name, NotImplemented)
+        if shown is NotImplemented:
+            shown = getattr(module, "__dict__", {}).get(child, ABSENT)
+        return shown is ABSENT and name in self
 
     def _concerns(self, absolute: str, names: Sequence[str]) -> bool:
         end = absolute.find(".")
@@ -270,7 +295,7 @@ class World(Overlay):
         return module
 
     def _execute(self, name: str, parent: ModuleType | None, module: ModuleType, loading: _Loading) -> ModuleType:
-        unbind = self._bind_submodule(name, parent, module)
+        unshow = self._show(name, parent, module)
         try:
             final = self._run_body(name, module)
         except BaseException:
@@ -278,10 +303,10 @@ class World(Overlay):
                 self._own[name] = ABSENT
             else:
                 self._own.pop(name, None)
-            unbind()
+            unshow()
             raise
         else:
-            self._bind_submodule(name, parent, final)  # as importlib does, over what the package bound meanwhile
+            self._bind(name, parent, final)  # as importlib does, over what the package bound meanwhile
             self._take_over(name, final)
             return final
         finally:
@@ -304,33 +329,35 @@ class World(Overlay):
             raise ImportError(f"{name!r} is not in sys.modules after its import", name=name)
         return final
 
-    def _bind_submodule(self, name: str, parent: ModuleType | None, module: ModuleType) -> Callable[[], None]:
-        """Bind a module on its package, and return what takes that back.
+    def _bind(self, name: str, parent: ModuleType | None, module: ModuleType) -> None:
+        """Bind a module that is imported on its package."""
+        if isinstance(parent, ModuleType) and name.rpartition(".")[0] in self._own:
+            put(parent, name, module)
+        else:
+            self._show(name, parent, module)
 
-        Before the body runs, because ``from pkg import b`` in a circle looks at the package and then, in C, at the
-        live modules.
+    def _show(self, name: str, parent: ModuleType | None, module: ModuleType) -> Callable[[], None]:
+        """Let a package that is shared with other worlds show a module here, and return what takes that back.
+
+        Before the body runs: it may ask the package, which would show it the live module. A package of this world's
+        own has nothing to show until the body has ended.
         """
-        parent_name, _, child = name.rpartition(".")
-        if not isinstance(parent, ModuleType):
+        if not isinstance(parent, ModuleType) or name.rpartition(".")[0] in self._own:
             return lambda: None
-        if parent_name in self._own:
-            package, shown = parent, vars(parent).get(child, ABSENT)
-            vars(parent)[child] = module
-            return lambda: put(package, name, shown)
         live = interpreter.live.get(name)
-        if live is not None and vars(parent).get(child, live) is not live:
+        if live is not None and vars(parent).get(name.rpartition(".")[2], live) is not live:
             return lambda: None  # the package uses the name for something else, and still does in this world
         bound = self._attributes.get(name, NotImplemented)
         self._attributes[name] = module
         interpreter.share(parent, name)
 
-        def unbind() -> None:
+        def unshow() -> None:
             if bound is NotImplemented:
                 self._attributes.pop(name, None)
             else:
                 self._attributes[name] = bound
 
-        return unbind
+        return unshow
 
     def _take_over(self, name: str, package: ModuleType) -> None:
         """Bind what is loaded below a package that is imported anew: an import that finds it loaded would not."""

@@ -45,7 +45,7 @@ class Checker:
 
     ``one_code``: whether the third rule holds; not over a restart, where generations keep their numbers while the
     code is that on disk. ``by``: what the second rule counts, ``"edition"`` where there are no generations.
-    ``headers``: what each client sends besides, a cookie say.
+    ``headers``: what each client sends besides, a cookie say. ``editions``: by generation, of several checkers.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Checker:
         one_code: bool = True,
         by: str = "generation",
         headers: Mapping[str, str] | None = None,
+        editions: dict[int, int] | None = None,
     ) -> None:
         self._round = clients / rate  # seconds between two requests of one client
         self._load = Load(address, self._calls, clients=clients, rate=rate, timeout=timeout)
@@ -65,7 +66,7 @@ class Checker:
         self._by = by
         self._headers = headers or {}
         self._lock = Lock()  # guards all below
-        self._editions: dict[int, int] = {}
+        self._editions: dict[int, int] = {} if editions is None else editions
         self._processes: dict[str, list[int]] = {}  # by path, which names the client: who gave each of its answers
 
     def __enter__(self) -> Checker:
@@ -85,6 +86,11 @@ class Checker:
         """Who has answered so far."""
         with self._lock:
             return set(chain.from_iterable(self._processes.values()))
+
+    def connected(self) -> set[int]:
+        """Who has given some client its last answer."""
+        with self._lock:
+            return {processes[-1] for processes in self._processes.values()}
 
     def samples(self, since: float = 0.0, until: float = float("inf")) -> list[Sample]:
         return self._load.samples(since, until)

@@ -92,6 +92,12 @@ def url_of(running: Cluster) -> str:
     return "http://{}:{}".format(*running.address)
 
 
+def generation(running: Cluster) -> int:
+    """The number of what is served."""
+    number: int = running.status()["generation"]
+    return number
+
+
 def write(folder: Path, edition: int, *, before: str = "", after: str = "") -> Path:
     """Write the dispatcher's file anew, at once."""
     fresh = folder / ".edition.py"

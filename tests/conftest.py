@@ -180,3 +180,30 @@ def open_files():
         except FileNotFoundError:  # that of this very listing
             continue
     return sorted(found)
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory):
+    """A Redis server for tests that do it no harm; each uses a deployment of its own."""
+    from redis_server import RedisServer
+
+    with RedisServer(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
+def place(request, tmp_path):
+    """Where the members of a deployment meet: in each implementation of the store."""
+    from store_places import InMemory, InRedis, InSQLite
+
+    if request.param == "redis":
+        place = InRedis(request.getfixturevalue("redis_server"))
+    else:
+        place = {"memory": InMemory, "sqlite": InSQLite}[request.param](tmp_path)
+    yield place
+    place.close()
+
+
+@pytest.fixture
+def store(place):
+    return place.store("a")

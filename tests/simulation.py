@@ -3,14 +3,18 @@
 One random number generator decides everything, so a seed is a whole history. A worker's process can be stopped or
 die between any two of its steps: between what a store has done and its answer, between an effect and the vote on it.
 After each step the world is compared with what the protocol promises; what does not hold is a :class:`Violation`.
+
+In every other history the store is one with leases, which learns of no death and may lose what it has acknowledged.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Generator
+from copy import copy
 from heapq import heappop, heappush
 from itertools import count
+from math import inf
 from random import Random
 from typing import Any
 
@@ -23,6 +27,7 @@ from flask_hotreload.coordination.protocol import (
     Commit,
     Finish,
     Prepare,
+    PublishAgain,
     Release,
     Restore,
     TryAbort,
@@ -34,6 +39,7 @@ from flask_hotreload.errors import StoreUnavailable
 RELEASE = "0"
 # Seconds.
 PREPARE_TIME, APPLY_TIME, IN_DOUBT, SETTLE_TIME, TURN_TIME = 2.0, 1.0, 3.0, 1.0, 6.0
+LEASE, RENEWED_EACH, GRACE = 1.5, 0.5, 1.0
 RECHECK = 0.5
 STEP = 0.001  # how long a step takes, on average
 SLACK = RECHECK + 0.5  # for what has to be noticed, and the steps until something is done about it
@@ -41,6 +47,20 @@ TROUBLE = 8.0  # how long things go wrong
 PATIENCE = 60.0  # and how long it may take afterwards until all is well
 
 Steps = Generator["float | None", None, None]  # yields until when it sleeps, or None: it goes on at once
+
+
+StoreFactory = Callable[..., Any]
+
+
+class InMemory(MemoryStore):
+    """A store that can lose what it has acknowledged since some moment."""
+
+    def saved(self) -> dict[str, Any]:
+        kept = ("_changed", "_clock", "_lease", "member_id")
+        return {name: copy(value) for name, value in vars(self).items() if name not in kept}
+
+    def fall_back(self, saved: dict[str, Any]) -> None:
+        vars(self).update({name: copy(value) for name, value in saved.items()})
 
 
 class Violation(AssertionError):
@@ -65,6 +85,7 @@ class Worker:
         self.name = name
         self.agent = Task(self._agent())
         self.tasks = [self.agent]
+        self.own_tasks = 1
         self.generation = 0
         self.code = "disk"
         self.staged: str | None = None
@@ -74,6 +95,15 @@ class Worker:
         self.busy = False
         self.participant: Any = None
         self.stopped_until = 0.0
+        # The lease: requests that come before ``until`` may be admitted; what ``waits`` came when, and when a client
+        # had seen which generation; whether it is past the gate.
+        self.until = self.renewed_until = inf
+        self.joined = self.refused = False
+        self.waits: tuple[float, int, bool] | None = None
+        self.alone_until = -inf  # until when it may admit because it, alone, has lost the store
+        self.copy: JournalRecord | None = None
+        self.contact_since: float | None = None if world.leased else -inf
+        self.lost_alone = self.was_stopped = False
         # The store, as seen from here.
         self.cannot_read_until = self.cannot_write_until = 0.0
         # Since when the agent can neither read that there is nothing to abort, nor write.
@@ -93,9 +123,13 @@ class Worker:
         world = self.world
         writes = method not in ("glance", "view", "dead", "journal", "blobs")
         away = world.now < (self.cannot_write_until if writes else self.cannot_read_until)
+        if away and world.leased:
+            self.contact_since = None
         glitch = away or (world.troubled and world.random.random() < world.glitches)
         if glitch and (away or world.random.random() < 0.5):
             self._fails()
+        if method == "begin" and not self.steady:
+            return False
         answer = getattr(world.store, method)(*arguments, **options)
         if answer is True:
             world.observe(method, arguments)
@@ -118,7 +152,97 @@ class Worker:
             found: View = self.ask("glance", RELEASE, self.participant.transaction)
         except StoreUnavailable:
             return None
+        if found.head == self.generation:
+            self.until = max(self.until, self.world.now)
         return found
+
+    @property
+    def steady(self) -> bool:
+        """Whether it has reached the store for long enough to begin something."""
+        now, since = self.world.now, self.contact_since
+        return since is not None and now >= since + GRACE and now < self.renewed_until
+
+    # The lease -------------------------------------------------------------------------------------------------
+
+    def _begin_lease(self) -> Steps:
+        until = self.ask("renew", self.name, self.generation)
+        yield None
+        if until > -inf:
+            self.until = until
+            self._renewed(until)
+            self.joined, self.contact_since = True, self.world.now
+            if self.own_tasks == 1:
+                self.own_tasks = 2
+                self.tasks.append(Task(self._renewing()))
+
+    def _renewing(self) -> Steps:
+        failures = 0
+        pause = RENEWED_EACH
+        while True:
+            yield self.world.now + pause
+            started = self.world.now
+            try:
+                yield None
+                until = self.ask("renew", self.name, self.generation)
+                yield None
+            except StoreUnavailable:
+                failures += 1
+                if failures == 1:
+                    # Others may have gone on while it was stopped; it cannot find out before the store is back.
+                    self.was_stopped = started >= self.until
+                if failures > 1:
+                    self._serve_on(started)
+                pause = 0.0 if failures == 1 else 0.1
+                continue
+            failures = 0
+            self.refused = until == -inf
+            if not self.refused:
+                self._renewed(until)
+            pause = 0.1 if self.refused else RENEWED_EACH
+
+    def _renewed(self, until: float) -> None:
+        if self.contact_since is None or self.world.now >= self.renewed_until:
+            self.contact_since = self.world.now
+        self.renewed_until = until
+        self.until = max(self.until, until)
+        self.refused = False
+
+    def _serve_on(self, started: float) -> None:
+        self.until = max(self.until, started + GRACE)
+        if self.lost_alone or self.was_stopped or self.world.glitches:
+            self.alone_until = started + GRACE
+
+    def _confirm(self) -> None:
+        until = self.ask("renew", self.name, self.generation)
+        if until > -inf:
+            self._renewed(until)
+        else:
+            self.joined = False
+            self.until = -inf
+
+    def _join_again(self) -> Steps:
+        records = self.ask("journal", RELEASE)
+        yield None
+        if self.differs(records):
+            yield from self._catch_up()
+            self.participant.settled(self.generation)
+            return
+        if self.ask("join", Member(self.name, "host", 1, RELEASE, self.generation)):
+            yield None
+            yield from self._begin_lease()
+        else:
+            yield self.world.now + 0.1
+
+    def differs(self, records: Any) -> bool:
+        newest = records[-1] if records else None
+        return newest is not None and newest.generation == self.generation and newest.transaction != self.code
+
+    def _publish_again(self) -> None:
+        self.joined, self.until = False, -inf
+        assert self.copy is not None
+        sources = {self.copy.transaction: b"source"}
+        self.ask("publish_again", RELEASE, self.generation, [self.copy], sources, None)
+        self.world.ring(list(self.world.workers))
 
     def _is_dead(self, record: TransactionRecord | None) -> bool:
         try:
@@ -133,6 +257,12 @@ class Worker:
         failed = False
         while True:
             yield None
+            if self.refused and self.joined and self.participant.record is None:
+                try:
+                    self._confirm()
+                except StoreUnavailable:
+                    failed = True
+                yield None
             view = None if failed else self._glance()
             yield None
             coordinator_is_dead = view is not None and self._is_dead(view.active)
@@ -144,7 +274,10 @@ class Worker:
             action = self.participant.observe(view, self.world.now, coordinator_is_dead=coordinator_is_dead)
             yield None
             try:
-                yield from self._carry_out(action)
+                if isinstance(action, Wait) and view is not None and self.world.leased and not self.joined:
+                    yield from self._join_again()
+                else:
+                    yield from self._carry_out(action)
             except StoreUnavailable:
                 failed = True
 
@@ -173,6 +306,8 @@ class Worker:
             yield from self._catch_up()
             self.participant.settled(self.generation)
             self.serving = True
+        elif isinstance(action, PublishAgain):
+            self._publish_again()
         elif isinstance(action, TryAbort):
             self.ask("abort", action.transaction, action.reason)
             self.world.ring(list(self.world.workers))
@@ -204,6 +339,7 @@ class Worker:
         if isinstance(action, Release):
             self.world.require(self.staged == record.id, f"{self.name} releases what it has not staged")
             self.generation, self.code = record.generation, record.id
+            self.copy = JournalRecord(RELEASE, record.generation, record.id, b"", (record.id,))
             self.world.require_decision(record.id, Phase.COMMITTED, self)
             self.excused = False
         elif action.reason.startswith("in doubt"):
@@ -258,9 +394,16 @@ class Worker:
                     self.ask("abort", stand.transaction, stand.reason)
                 elif view.head > self.generation:
                     yield from self._catch_up()
+                elif view.head < self.generation:
+                    self._publish_again()
                 elif self.ask("join", Member(self.name, "host", 1, RELEASE, self.generation)):
                     yield None
                     self.participant = protocol.Participant(self.name, RELEASE, self.generation, in_doubt=IN_DOUBT)
+                    if self.world.leased:
+                        self.participant.publishes = True
+                        yield from self._begin_lease()
+                        if not self.joined:
+                            continue
                     self.serving = True
                 else:
                     yield self.world.now + RECHECK
@@ -274,7 +417,9 @@ class Worker:
         if len(sources) < len(records):
             return  # one became obsolete meanwhile
         yield from self._busy(PREPARE_TIME)
-        self.generation, self.code = records[-1].generation, records[-1].transaction
+        if not records:
+            return
+        self.generation, self.code, self.copy = records[-1].generation, records[-1].transaction, records[-1]
         self.excused = False
 
     # As a coordinator ------------------------------------------------------------------------------------------
@@ -291,7 +436,7 @@ class Worker:
                 yield None
                 dead = self.ask("dead", record.participants)
                 yield None
-                action = coordinator.observe(view, dead, self.world.now)
+                action = coordinator.observe(view, dead, self.world.now, steady=self.steady)
                 yield None
                 if isinstance(action, Finish):
                     self.world.require_decision(transaction, action.phase, self)
@@ -336,7 +481,7 @@ class Worker:
                     continue
                 record = self._proposed(view, transaction)
                 yield None
-                if self.ask("begin", record):
+                if self.name in record.participants and self.ask("begin", record):
                     return record
             except StoreUnavailable:
                 pass
@@ -345,11 +490,12 @@ class Worker:
 
     def _proposed(self, view: View, transaction: str) -> TransactionRecord:
         dead = self.ask("dead", [member.id for member in view.members])
+        living = tuple(member.id for member in view.members if member.id not in dead)
         return TransactionRecord(
             transaction,
             RELEASE,
             coordinator=self.name,
-            participants=tuple(member.id for member in view.members if member.id not in dead),
+            participants=living,
             base=self.generation,
             generation=view.newest + 1,
             phase=Phase.STAGING,
@@ -360,7 +506,8 @@ class Worker:
 class World:
     """``workers`` of them at first, and ``asks`` transactions while there is trouble."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, store: StoreFactory | None = None) -> None:
+        """``store``: makes the one in which they meet, from a clock, and how long leases are in seconds, if any."""
         self.seed = seed
         self.random = random = Random(seed)
         self.now = 0.0
@@ -370,10 +517,15 @@ class World:
         self.loss = random.choice((0.0, 0.1, 1.0))  # of wake-ups
         self.stalls = random.choice((0.0, 0.0, 0.02))
         self.strikes = random.choice((0.0, 0.0, 0.03))  # faults that follow closely upon a change of the store
-        self.store = MemoryStore(clock=lambda: self.now)
+        self.leased = seed % 2 == 0
+        self.store = (store or InMemory)(clock=lambda: self.now, lease=LEASE if self.leased else None)
+        self.saved = self.store.saved()  # what the store may fall back to
+        self.lost_data = self.crashed_since = False
+        self.unsettled = False  # since it has lost data
+        self.highest = 0  # that anybody served then
         self.workers: dict[str, Worker] = {}
         self.decisions: dict[str, Phase] = {}
-        self.committed: dict[int, str] = {}  # generation → transaction
+        self.committed: dict[int, set[str]] = defaultdict(set)  # generation → transactions
         self.running: Task | None = None
         self.answered = 0  # the newest generation that a client has seen
         self._numbers = count(1)
@@ -386,7 +538,11 @@ class World:
 
     def start(self, name: str | None = None) -> None:
         name = name or f"w{next(self._numbers)}"
-        self.workers[name] = Worker(self, name)
+        self.workers[name] = worker = Worker(self, name)
+        for other in self.workers.values() if self.leased else ():
+            if not other.lost_alone:  # then nobody reaches the store
+                worker.cannot_read_until = max(worker.cannot_read_until, other.cannot_read_until)
+                worker.cannot_write_until = max(worker.cannot_write_until, other.cannot_write_until)
 
     def _plan(self) -> None:
         random = self.random
@@ -397,9 +553,27 @@ class World:
         )
         for _ in range(random.choice((0, 2, 4, 8))):
             self.at(random.uniform(0.2, TROUBLE), random.choice(kinds))
+        if self.leased and random.random() < 0.3:
+            self.at(random.uniform(0.0, TROUBLE), self._save)
+            self.at(random.uniform(0.5, TROUBLE), self._lose_data)
 
     def at(self, moment: float, event: Callable[[], None], *, trouble: bool = True) -> None:
         heappush(self._events, (moment, next(self._numbers), event, trouble))
+
+    def _save(self) -> None:
+        self.saved = self.store.saved()
+
+    def _lose_data(self) -> None:
+        """The store goes away, for everybody, and comes back with what it had once saved."""
+        until = self.now + self.random.choice((0.1, 1.0, 4.0)) * self.random.random()
+        for worker in self.workers.values():
+            worker.cannot_read_until = worker.cannot_write_until = until
+            worker.contact_since = None
+            worker.lost_alone = False
+        self.store.fall_back(self.saved)
+        self.lost_data = self.unsettled = True
+        self.highest = max((worker.generation for worker in self.workers.values()), default=0)
+        self.crashed_since = False
 
     def _some(self) -> Worker | None:
         names = list(self.workers)
@@ -407,7 +581,7 @@ class World:
 
     def _ask(self) -> None:
         worker = self._some()
-        if worker is not None and worker.serving and len(worker.tasks) == 1:
+        if worker is not None and worker.serving and len(worker.tasks) == worker.own_tasks:
             dry_run = self.troubled and self.random.random() < 0.1
             worker.tasks.append(Task(worker.coordinate(f"t{next(self._numbers)}", dry_run=dry_run)))
 
@@ -421,10 +595,14 @@ class World:
         if worker is None or worker.name not in self.workers:
             return
         del self.workers[worker.name]
-        self.store.bury(worker.name)
+        self.crashed_since = True
+        if not self.leased:
+            self.store.bury(worker.name)
         for task in worker.tasks:
             task.steps.close()
         name = worker.name if self.random.random() < 0.3 else None  # process ids are used again
+        if self.leased:
+            name = None  # where nobody sees a process end, ids are not
         self.at(self.now + self.random.expovariate(2.0), lambda: self.start(name), trouble=False)
 
     def _retire(self) -> None:
@@ -433,13 +611,15 @@ class World:
         if worker is None or worker.stopped or not worker.serving:
             return
         del self.workers[worker.name]
+        self.crashed_since = True
         for task in worker.tasks:
             task.steps.close()
         try:
             worker.ask("leave", worker.name)
         except StoreUnavailable:
             pass
-        self.at(self.now + self.random.expovariate(1.0), lambda: self.store.bury(worker.name), trouble=False)
+        if not self.leased:
+            self.at(self.now + self.random.expovariate(1.0), lambda: self.store.bury(worker.name), trouble=False)
         self.at(self.now + self.random.expovariate(2.0), self.start, trouble=False)
 
     def _stop(self, worker: Worker | None = None) -> None:
@@ -454,10 +634,16 @@ class World:
         seconds = random.choice((0.5, 2.0, 8.0)) * random.uniform(0.2, 1.0)
         worker = worker or self._some()
         disk_is_full = random.random() < 0.5
-        for each in list(self.workers.values()) if random.random() < 0.5 or worker is None else [worker]:
-            each.cannot_write_until = self.now + seconds
+        everybody = list(self.workers.values())
+        losing = everybody if random.random() < 0.5 or worker is None else [worker]
+        for each in losing:
+            each.lost_alone = each.lost_alone or len(losing) < len(everybody)
+            until = self.now + seconds
+            if self.leased:  # one that ends does not end another, which may be everybody's
+                until = max(until, each.cannot_write_until)
+            each.cannot_write_until = until
             if not disk_is_full:
-                each.cannot_read_until = self.now + seconds
+                each.cannot_read_until = until
 
     def _join(self) -> None:
         if len(self.workers) < 6:
@@ -494,10 +680,10 @@ class World:
             worker.cannot_read_until = worker.cannot_write_until = self.now
         self.require(self._until(lambda: self.is_quiet, PATIENCE), f"it does not come to rest: {self}")
         self._check_end()
-        before = len(self.committed)
+        before = self.store.view(RELEASE).head
         self._ask()
         self.require(
-            self._until(lambda: self.is_quiet and len(self.committed) > before, PATIENCE),
+            self._until(lambda: self.is_quiet and self.store.view(RELEASE).head > before, PATIENCE),
             f"no further reload: {self}",
         )
         self._check_end()
@@ -510,7 +696,8 @@ class World:
             and bool(self.workers)
             and not self._events
             and all(worker.serving and not worker.excused for worker in self.workers.values())
-            and all(len(worker.tasks) == 1 for worker in self.workers.values())
+            and all(len(worker.tasks) == worker.own_tasks for worker in self.workers.values())
+            and all(worker.joined or not self.leased for worker in self.workers.values())
             and all(worker.participant.record is None and not worker.busy for worker in self.workers.values())
             and all(worker.generation == self.store.view(RELEASE).head for worker in self.workers.values())
         )
@@ -574,6 +761,8 @@ class World:
         decided = self.decisions.get(transaction)
         if decided is None and phase is Phase.ABORTED:
             return  # it never began
+        if self.lost_data and phase is Phase.ABORTED:
+            return  # the store has forgotten what it decided
         self.require(decided is phase, f"{worker.name} takes {transaction} for {phase}, but it was {decided}")
 
     def observe(self, method: str, arguments: tuple[Any, ...]) -> None:
@@ -582,27 +771,42 @@ class World:
             return
         record = arguments[0]
         transaction = record.transaction if method == "commit" else record
-        self.require(transaction not in self.decisions, f"{transaction} was decided twice")
+        self.require(self.lost_data or transaction not in self.decisions, f"{transaction} was decided twice")
         self.decisions[transaction] = Phase.COMMITTED if method == "commit" else Phase.ABORTED
         if method == "commit":
-            self.require(record.generation not in self.committed, f"generation {record.generation} was given twice")
-            self.committed[record.generation] = transaction
-            for worker in self.workers.values():
-                closed = not worker.serving or not worker.open or worker.excused
+            again = record.generation in self.committed
+            self.require(self.lost_data or not again, f"generation {record.generation} was given twice")
+            self.committed[record.generation].add(transaction)
+            for worker in () if self.unsettled else self.workers.values():
+                closed = not worker.serving or not worker.open or worker.excused or self.now >= worker.until
+                closed = closed or self.now < worker.alone_until
                 self.require(closed, f"{transaction} was committed while {worker.name} admitted requests")
 
     def _check(self, worker: Worker) -> None:
-        """If ``worker`` admits requests, it answers one now: nobody may answer an older generation afterwards."""
-        if not worker.serving or not worker.open:
+        """A request comes to ``worker`` now, unless one waits there already."""
+        if not worker.serving:
             return
+        if worker.waits is None:
+            worker.waits = (self.now, self.answered, False)
+        came, seen, passed = worker.waits
+        passed = passed or came < worker.until
+        worker.waits = (came, seen, passed)
+        if passed and worker.open:
+            worker.waits = None
+            self._answer(worker, seen)
+
+    def _answer(self, worker: Worker, seen: int) -> None:
+        """``seen``: the newest generation that a client had seen when the request came."""
         if worker.generation > self.answered:
             self.answered = worker.generation
             for each in self.workers.values():
                 if not each.stopped:  # that one is looked at when it goes on
                     self._check(each)
-        if worker.generation < self.answered and not worker.excused:
-            self.require(False, f"{worker.name} answers {worker.generation} after {self.answered}")
-        if worker.code != self.committed.get(worker.generation, "disk"):
+        excused = worker.excused or self.unsettled or self.now < worker.alone_until
+        if worker.generation < seen and not excused:
+            self.require(False, f"{worker.name} answers {worker.generation} after {seen}")
+        known = self.committed.get(worker.generation, {"disk"})
+        if worker.code not in known:
             self.require(False, f"{worker.name} serves {worker.code} as generation {worker.generation}")
 
     def _check_end(self) -> None:
@@ -611,26 +815,42 @@ class World:
             self.require(worker.open, f"the lock of {worker.name} is still closed")
             self.require(worker.generation == view.head, f"{worker.name} serves {worker.generation}, not {view.head}")
             self.require(not worker.excused, f"{worker.name} is still in doubt")
-        for generation, transaction in self.committed.items():
-            outcome = self.store.view(RELEASE, transaction).outcome
-            self.require(outcome is Phase.COMMITTED, f"generation {generation} has left the journal")
+        self.require(
+            len({worker.code for worker in self.workers.values()}) == 1, f"they serve different code: {self}"
+        )
+        self.unsettled = False
+        for generation, transactions in () if self.lost_data else self.committed.items():
+            for transaction in transactions:
+                outcome = self.store.view(RELEASE, transaction).outcome
+                self.require(outcome is Phase.COMMITTED, f"generation {generation} has left the journal")
         for record in self.store.journal(RELEASE):
             self.require(self.store.blobs(record.digests), f"the sources of generation {record.generation} are gone")
-        if self.committed:
+        if self.committed and not self.lost_data:
             self.require(view.head == max(self.committed), f"the head is {view.head}, not {max(self.committed)}")
+        if self.lost_data and not self.crashed_since:
+            self.require(view.head >= self.highest, f"the head is {view.head}; somebody served {self.highest}")
+        self.answered = view.head if self.lost_data else self.answered
 
     def __repr__(self) -> str:
         active = self.store.view(RELEASE).active
         workers = [
-            (each.name, each.generation, each.serving, each.open, each.participant and each.participant.step.value)
+            (
+                each.name,
+                each.generation,
+                each.code,
+                each.serving,
+                each.open,
+                each.joined,
+                each.participant and each.participant.step.value,
+            )
             for each in self.workers.values()
         ]
         return f"<World {self.now:.3f} s, active {active}, workers {workers}>"
 
 
-def run(seed: int) -> World:
+def run(seed: int, store: StoreFactory | None = None) -> World:
     """One history. Raise :class:`Violation`, which names the seed."""
-    world = World(seed)
+    world = World(seed, store)
     world.run()
     return world
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 import pytest
 from cluster import PATIENCE, until
-from command_line import RELOAD, CommandLine, Stop, finish, serving, url_of, write
+from command_line import RELOAD, CommandLine, Stop, finish, generation, serving, url_of, write
 
 ROOT = Path(__file__).parent.parent
 
@@ -32,10 +32,6 @@ def line(running):
     """In the folder of the service, whose file is as it runs."""
     write(running.folder, 0)
     return CommandLine(url_of(running), running.folder)
-
-
-def generation(running):
-    return running.status()["generation"]
 
 
 # Exit code 0 -----------------------------------------------------------------------------------------------------

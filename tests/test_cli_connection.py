@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from cluster import TOKEN
-from command_line import RELOAD, CommandLine, Stop, cutting, finish, serving, url_of, write
+from command_line import RELOAD, CommandLine, Stop, cutting, finish, generation, serving, url_of, write
 
 from flask_hotreload.cli.events import COMMENT, Event, events
 
@@ -30,10 +30,6 @@ def running(tmp_path_factory):
 def line(running):
     write(running.folder, 0)
     return CommandLine(url_of(running), running.folder)
-
-
-def generation(running):
-    return running.status()["generation"]
 
 
 # Connections that break ------------------------------------------------------------------------------------------

@@ -155,11 +155,6 @@ def test_an_application_made_while_requests_are_served_is_told_that_it_is_too_la
         assert second == {**first, "registered": False}
 
 
-def test_a_request_tells_its_master_where_nothing_else_does(start):
-    with start(worker_class="gevent") as running:
-        assert running.get("/")["of_request"] == [running.master, None, False]
-
-
 @pytest.mark.parametrize("worker_class", ["sync", "gthread", "gevent"])
 def test_a_worker_that_ends_in_order_is_called_once_more(start, tmp_path, worker_class):
     with start(worker_class=worker_class) as running:

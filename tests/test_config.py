@@ -4,7 +4,8 @@ import pytest
 from flask import Flask
 
 from flask_hotreload import HotRPC
-from flask_hotreload.config import KEYS, Config
+from flask_hotreload.config import KEYS, NETWORK, Config
+from flask_hotreload.coordination import redis_address
 
 TOKEN = "0123456789abcdef-one"
 OTHER = "0123456789abcdef-two"
@@ -116,3 +117,11 @@ def test_it_is_read_when_the_extension_meets_the_application(monkeypatch):
     batch = [{"jsonrpc": "2.0", "id": number, "method": "one"} for number in range(2)]
     answer = app.test_client().post("/api", json=batch).get_json()
     assert answer["error"]["code"] == -32600
+
+
+@pytest.mark.parametrize("scheme", redis_address._SCHEMES)
+def test_every_form_of_a_redis_url_is_one_of_a_coordinator(scheme):
+    url = f"{scheme}://place/shop"
+    config = Config.load({"coordinator": url, "signing_key": "0123456789abcdef"}, {}, {})
+    assert config.coordinator == url
+    assert url.startswith(NETWORK)

@@ -8,66 +8,24 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from decimal import Decimal
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import requests
+from demos import ROOT, read_until, refuses_connections, running, table_of
 from rich.console import Console
 
 from example_app import demo, steps
-from example_app.server import PACKAGE, GunicornServer, ServerError, copy_service
+from example_app.server import GunicornServer, ServerError, copy_service
 from example_app.story import Outcome, Step, StepError, Story
 
 pytestmark = pytest.mark.alone
-
-ROOT = PACKAGE.parent
-
-
-@contextmanager
-def running(module: str, *arguments: str, temporary: Path) -> Iterator[subprocess.Popen[str]]:
-    """``python -m module arguments`` in a process of its own, with its own folder for temporary files."""
-    process = subprocess.Popen(
-        [sys.executable, "-u", "-m", module, *arguments],
-        cwd=ROOT,
-        env={**os.environ, "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-    )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            process.terminate()
-        process.communicate(timeout=60)
-
-
-def read_until(process: subprocess.Popen[str], text: str) -> str:
-    """What the process prints, up to the line that holds ``text``."""
-    assert process.stdout is not None
-    seen = ""
-    for line in process.stdout:
-        seen += line
-        if text in line:
-            return seen
-    pytest.fail(f"{text!r} was never printed:\n{seen}")
-
-
-def refuses_connections(url: str) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", int(url.rpartition(":")[2])), timeout=5).close()
-    except ConnectionRefusedError:
-        return True
-    return False
 
 
 # The demo as a user runs it
@@ -96,18 +54,6 @@ def test_the_demo_ends_with_status_0_and_a_table_of_its_steps(tmp_path: Path) ->
     assert int(rows["Total"][0]) == sum(int(rows[step.title][0]) for step in steps.STEPS)
     assert "\x1b" not in output, "escape sequences in a pipe"
     assert list(tmp_path.iterdir()) == []
-
-
-def table_of(output: str) -> dict[str, list[str]]:
-    """The cells of each row by its title; what does not fit into the last one goes on in the lines below."""
-    lines = [[cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if line[:1] == "│"]
-    rows: dict[str, list[str]] = {}
-    for title, *cells in lines:
-        if title:
-            rows[title] = cells
-        else:
-            rows[next(reversed(rows))][-1] += f" {cells[-1]}"
-    return rows
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 128 + signal.SIGTERM)])

@@ -7,7 +7,6 @@ bounded by the deadlines of the phases.
 
 from __future__ import annotations
 
-import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from http.client import HTTPException
@@ -15,7 +14,8 @@ from time import monotonic
 
 import pytest
 from checker import Checker
-from cluster import DOCUMENT, Cluster, cluster, service, until
+from cluster import DOCUMENT, Cluster, cluster, service
+from stopping import Stop
 
 pytestmark = pytest.mark.alone
 
@@ -69,45 +69,6 @@ SAMPLE = [
     ("participant", "participant.committed", "stall"),
     ("participant", "participant.restoring", "kill"),
 ]
-
-
-class Stop:
-    """Where the process ``pid`` stops when it comes to ``step``."""
-
-    def __init__(self, folder, pid: int, step: str) -> None:
-        self._pipe = folder / f"{pid}.{step}"
-        os.mkfifo(self._pipe)
-
-    def await_reached(self) -> None:
-        reader = os.open(self._pipe, os.O_RDONLY | os.O_NONBLOCK)
-
-        def told() -> bytes | None:
-            try:
-                return os.read(reader, 100)
-            except BlockingIOError:  # somebody is about to write
-                return None
-
-        try:
-            until(told, "the step is not reached")
-        finally:
-            os.close(reader)
-
-    def remove(self) -> None:
-        """Nobody stops here any more; who has stopped goes on with :meth:`let_go`."""
-        self._pipe.unlink()
-
-    def let_go(self) -> None:
-        """Let the process, which is stopped here and running otherwise, go on."""
-
-        def writer() -> int | None:
-            try:
-                return os.open(self._pipe, os.O_WRONLY | os.O_NONBLOCK)
-            except OSError:  # it does not read yet
-                return None
-
-        descriptor = until(writer, "the process does not wait to go on")
-        self.remove()
-        os.close(descriptor)
 
 
 @contextmanager
@@ -174,7 +135,9 @@ def check(running: Cluster, stops, role: str, step: str, fault: str) -> float:
     assert {worker["pid"] for worker in report["workers"]} == members
     assert all(worker["ok"] for worker in report["workers"])
     for answer in (told or again, again):
-        check_answer(*answer, committed=generation > before, victim=victim, killed=fault == "kill")
+        # Who dies when it has voted that it has settled has done its part.
+        died = fault == "kill" and step != "participant.settled"
+        check_answer(*answer, committed=generation > before, victim=victim, died=died)
     checker.verdict(lost_with=victim if fault == "kill" else None).assert_clean()
     assert took < BOUND, f"it took {took:.1f} s until all was well again"
     return took
@@ -191,12 +154,12 @@ def outcomes(role: str, step: str, fault: str) -> set[int]:
     return {0}
 
 
-def check_answer(status: int, answer: dict, *, committed: bool, victim: int, killed: bool) -> None:
+def check_answer(status: int, answer: dict, *, committed: bool, victim: int, died: bool) -> None:
     """The answer tells the truth: whether it happened, and what became of the victim."""
     assert (status == 200) is committed, (status, answer)
     report = answer if committed else answer["report"]
     assert report["status"] == ("committed" if committed else "aborted")
-    if killed:
+    if died:
         told = {worker["pid"]: worker for worker in report["workers"]}
         assert told[victim]["ok"] is False
         assert told[victim]["error"] == "died"

@@ -22,7 +22,10 @@ from flask_hotreload.cli.commands import commands
 from flask_hotreload.config import KEYS
 
 DOCS = Path(__file__).parent.parent / "docs"
-PAGES = [*sorted((DOCS / "how-to").glob("*.rst")), DOCS / "security.rst", DOCS / "comparison.rst"]
+PAGES = [
+    *sorted((DOCS / "how-to").glob("*.rst")),
+    *(DOCS / name for name in ("many-hosts.rst", "security.rst", "comparison.rst")),
+]
 
 
 def blocks(page, language):

@@ -46,8 +46,9 @@ def required(metadata: Message) -> set[str]:
     return {re.split(r"[^A-Za-z0-9_.-]", requirement)[0].lower() for requirement in requirements}
 
 
-def test_the_wheel_holds_every_module_and_the_mark_of_typed_packages(wheel: Path) -> None:
-    here = {file.relative_to(ROOT).as_posix() for file in (ROOT / "flask_hotreload").rglob("*.py")}
+def test_the_wheel_holds_every_module_and_script_and_the_mark_of_typed_packages(wheel: Path) -> None:
+    folder = ROOT / "flask_hotreload"
+    here = {file.relative_to(ROOT).as_posix() for kind in ("*.py", "*.lua") for file in folder.rglob(kind)}
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert packed == here | {"flask_hotreload/py.typed"}

@@ -9,7 +9,7 @@ import pytest
 
 from flask_hotreload.document import Document, Entry, read_document
 from flask_hotreload.errors import ReloadInvalid
-from flask_hotreload.portable import portable
+from flask_hotreload.portable import portable, with_scripts
 
 
 def told(**entry):
@@ -41,9 +41,17 @@ def test_a_told_document_reads_as_the_same_document():
     assert again == document
 
 
-def test_scripts_are_told_by_their_absolute_path():
+def test_scripts_are_told_as_whoever_knows_the_roots_tells_them():
     assert told()["data"][0]["scriptPath"] == "/srv/None"
     assert told(scriptPath="a.py")["data"][0]["scriptPath"] == "/srv/a.py"
+
+
+def test_who_is_told_puts_his_own_scripts_in_the_place_of_those_told():
+    written = portable(Document(data=(Entry("f", script_path="a.py"), Entry(a_callback, name="g"))), str)
+    here = with_scripts(written, lambda script: f"/opt/{script}")
+    assert [entry.get("scriptPath") for entry in here["data"]] == ["/opt/a.py", None]
+    assert written["data"][0]["scriptPath"] == "a.py"
+    assert with_scripts({"data": None, "label": "v1"}, str) == {"data": None, "label": "v1"}
 
 
 def test_a_callable_is_told_by_the_name_that_leads_to_it():

@@ -5,6 +5,7 @@ import pytest
 from flask_hotreload.coordination.protocol import (
     DRY_RUN,
     STAGED,
+    VOTES_LOST,
     Advance,
     Apply,
     CatchUp,
@@ -13,6 +14,7 @@ from flask_hotreload.coordination.protocol import (
     Finish,
     Participant,
     Prepare,
+    PublishAgain,
     Release,
     Restore,
     Step,
@@ -307,3 +309,32 @@ def test_it_waits_a_while_until_the_decision_was_carried_out(phase):
 def test_it_learns_what_was_decided_while_it_was_stopped(outcome):
     gone_on = view(transaction(Phase.APPLY, name="t2", base=1), outcome=outcome)
     assert Coordinator("t1").observe(gone_on, set(), 1.0) == Finish(outcome, ())
+
+
+# What the store has lost --------------------------------------------------------------------------------------------
+
+
+def test_who_runs_what_the_store_has_lost_publishes_it_again_if_it_can():
+    ahead = participant(generation=7)
+    ahead.publishes = True
+    assert ahead.observe(view(head=5), 1.0) == PublishAgain(5)
+    ahead.publishes = False
+    assert ahead.observe(view(head=5), 1.0) == Wait()
+
+
+def test_nothing_is_committed_without_the_dead_when_the_store_was_away():
+    applied = view(transaction(Phase.APPLY), votes=votes(Ballot.APPLIED, "a", "b"), outcome=Phase.APPLY)
+    coordinator = Coordinator("t1")
+    assert coordinator.observe(applied, {"c"}, 1.0) == Commit("t1")
+    assert isinstance(coordinator.observe(applied, {"c"}, 1.0, steady=False), TryAbort)
+    everybody = view(transaction(Phase.APPLY), votes=votes(Ballot.APPLIED, "a", "b", "c"), outcome=Phase.APPLY)
+    assert coordinator.observe(everybody, set(), 1.0, steady=False) == Commit("t1")
+
+
+def test_whose_vote_the_store_has_lost_it_aborts_at_once():
+    assert within(Phase.PREPARE, step=Step.APPLIED) == TryAbort("t1", VOTES_LOST)
+    assert within(Phase.PREPARE, step=Step.PREPARED) == Wait(DEADLINE)
+    asker = Coordinator("t1")
+    assert isinstance(asker.observe(view(transaction(Phase.APPLY), outcome=Phase.APPLY), set(), 1.0), Wait)
+    prepared = view(transaction(), outcome=Phase.PREPARE, votes=votes(Ballot.PREPARED, "a", "b", "c"))
+    assert asker.observe(prepared, set(), 1.0) == TryAbort("t1", VOTES_LOST)

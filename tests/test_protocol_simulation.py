@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from flask_hotreload.coordination.protocol import (
     Commit,
     Coordinator,
     Participant,
+    PublishAgain,
     Release,
     Restore,
     Step,
@@ -33,7 +35,7 @@ CHOSEN = os.environ.get("SIMULATION_SEED")
 #: So many histories at most does it take to notice that a rule of the protocol is broken.
 ENOUGH = 1500
 #: Histories that broke a promise once: they notice what all the others do not.
-TELLING = [1_019_565, 1_072_109]
+TELLING = [1_019_565, 1_072_109, 182, 1604, 2552]
 
 
 def run(seeds):
@@ -273,9 +275,98 @@ def starts_to_doubt_anew_when_the_store_can_be_read_again(monkeypatch):
     monkeypatch.setattr(Participant, "observe", patient)
 
 
+# Of leases and lost data
+
+
+def admits_requests_without_a_lease(monkeypatch):
+    honest = simulation.Worker._begin_lease
+
+    def for_ever(self):
+        yield from honest(self)
+        self.until = inf if self.joined else self.until
+
+    monkeypatch.setattr(simulation.Worker, "_begin_lease", for_ever)
+
+
+def counts_a_lease_from_the_answer(monkeypatch):
+    honest = simulation.Worker.ask
+
+    def late(self, method, *arguments, **options):
+        answer = honest(self, method, *arguments, **options)
+        return self.world.now + simulation.LEASE + 0.3 if method == "renew" and answer > -inf else answer
+
+    monkeypatch.setattr(simulation.Worker, "ask", late)
+
+
+def serves_on_without_the_store_for_too_long(monkeypatch):
+    honest = simulation.Worker._serve_on
+
+    def stubborn(self, started):
+        honest(self, started)
+        self.until = max(self.until, self.world.now + 3 * simulation.GRACE)
+
+    monkeypatch.setattr(simulation.Worker, "_serve_on", stubborn)
+
+
+def begins_as_soon_as_the_store_is_back(monkeypatch):
+    monkeypatch.setattr(simulation.Worker, "steady", True)
+
+
+def does_not_look_into_a_refused_renewal(monkeypatch):
+    monkeypatch.setattr(simulation.Worker, "_confirm", lambda self: setattr(self, "refused", False))
+
+
+def renews_for_the_buried(monkeypatch):
+    honest = MemoryStore.renew
+
+    def generous(self, member, generation):
+        until = honest(self, member, generation)
+        return until if until > -inf else self.now() + simulation.LEASE
+
+    monkeypatch.setattr(MemoryStore, "renew", generous)
+
+
+def buries_before_the_lease_has_run_out(monkeypatch):
+    honest = MemoryStore._is_buried
+
+    def hasty(self, member):
+        if member in self._members and self._leases[member] - simulation.LEASE / 2 <= self.now():
+            self._dead.add(member)
+        return honest(self, member)
+
+    monkeypatch.setattr(MemoryStore, "_is_buried", hasty)
+
+
+def tells_that_somebody_is_dead_who_can_renew(monkeypatch):
+    monkeypatch.setattr(
+        MemoryStore,
+        "_is_buried",
+        lambda self, member: member in self._dead or (member in self._members and self._leases[member] <= self.now()),
+    )
+
+
+def leaves_the_store_without_what_it_has_lost(monkeypatch):
+    honest = Participant._idle
+
+    def passive(self, view, now, **options):
+        action = honest(self, view, now, **options)
+        return Wait() if isinstance(action, PublishAgain) else action
+
+    monkeypatch.setattr(Participant, "_idle", passive)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        admits_requests_without_a_lease,
+        counts_a_lease_from_the_answer,
+        serves_on_without_the_store_for_too_long,
+        begins_as_soon_as_the_store_is_back,
+        does_not_look_into_a_refused_renewal,
+        renews_for_the_buried,
+        buries_before_the_lease_has_run_out,
+        tells_that_somebody_is_dead_who_can_renew,
+        leaves_the_store_without_what_it_has_lost,
         commits_before_the_last_vote,
         takes_silence_for_death,
         decides_by_its_own_clock,

@@ -71,7 +71,7 @@ class Elsewhere:
             "http",
             "somebody",
             "2026-01-01T12:00:00.000Z",
-            portable(document, self._site.rpc._service.script),
+            portable(document, lambda path: f"0:{path}"),
         )
 
     def to_apply(self):
@@ -81,7 +81,7 @@ class Elsewhere:
         self.store.put_blobs({source.digest: source.data})
         self._digests = (source.digest,)
         keys = keys_of(self._payload.document, ("handlers",))
-        sources = (SourceReference(str(file.resolve()), str(file), source.digest),)
+        sources = (SourceReference(0, "handlers.py", str(file), source.digest),)
         self._sealed = seal(msgspec.structs.replace(self._payload, sources=sources, keys=keys), self._signer)
         self.store.vote(Vote(self.record.id, Ballot.PREPARED, "elsewhere:1", ok=True))
         for phase, ballot in ((Phase.PREPARE, Ballot.PREPARED), (Phase.APPLY, Ballot.APPLIED)):

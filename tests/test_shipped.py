@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from flask_hotreload.coordination.memory import MemoryStore
 from flask_hotreload.coordination.payload import Payload
+from flask_hotreload.coordination.positions import told_roots
 from flask_hotreload.coordination.shipped import INTERPRETER, read_of, sources_of
 from flask_hotreload.errors import StoreUnavailable
 from flask_hotreload.sources import Roots, Snapshot, Source
@@ -32,7 +33,7 @@ def shipped(snapshot, **changed):
     store.put_blobs(read.blobs)
     payload = Payload(
         deployment="app", release="0", generation=1, transaction="t", trigger="http", actor=None, started_at="",
-        document={}, sources=read.references, interpreter=INTERPRETER,
+        document={}, sources=read.references, interpreter=INTERPRETER, roots=told_roots(snapshot.roots),
     )  # fmt: skip
     return replace(payload, **changed), store
 
@@ -43,7 +44,7 @@ def refuse(*_args, **_options):
 
 def test_what_one_worker_has_compiled_the_others_do_not_compile_again(snapshot, tmp_path, monkeypatch):
     payload, store = shipped(snapshot)
-    sources = sources_of(payload, store, {})
+    sources = sources_of(payload, store, {}, snapshot.roots)
     monkeypatch.setattr(builtins, "compile", refuse)
     namespace = {}
     exec(sources[str(tmp_path / "used.py")].code(), namespace)
@@ -54,7 +55,7 @@ def test_what_one_worker_has_compiled_the_others_do_not_compile_again(snapshot, 
 
 def test_another_interpreter_compiles_by_itself(snapshot, tmp_path, monkeypatch):
     payload, store = shipped(snapshot, interpreter="cpython-309 0000")
-    sources = sources_of(payload, store, {})
+    sources = sources_of(payload, store, {}, snapshot.roots)
     monkeypatch.setattr(builtins, "compile", refuse)
     with pytest.raises(AssertionError, match="once more"):
         sources[str(tmp_path / "used.py")].code()
@@ -64,7 +65,7 @@ def test_compiled_code_that_is_not_what_was_signed_is_not_used(snapshot, tmp_pat
     payload, store = shipped(snapshot)
     [code] = [reference.code for reference in payload.sources if reference.code]
     store.put_blobs({code: b"something else"})
-    sources = sources_of(payload, store, {})
+    sources = sources_of(payload, store, {}, snapshot.roots)
     monkeypatch.setattr(builtins, "compile", refuse)
     with pytest.raises(AssertionError, match="once more"):
         sources[str(tmp_path / "used.py")].code()
@@ -74,13 +75,13 @@ def test_a_source_that_is_not_what_was_signed_is_refused(snapshot):
     payload, store = shipped(snapshot)
     store.put_blobs({payload.sources[0].digest: b"something else"})
     with pytest.raises(StoreUnavailable, match="as it was signed"):
-        sources_of(payload, store, {})
+        sources_of(payload, store, {}, snapshot.roots)
 
 
 def test_what_runs_already_is_not_fetched(snapshot):
     payload, _ = shipped(snapshot, interpreter="")
     running = snapshot.sources
-    assert sources_of(payload, MemoryStore("b"), running) == running
+    assert sources_of(payload, MemoryStore("b"), running, snapshot.roots) == running
 
 
 def test_what_the_store_has_is_not_sent_again(snapshot):

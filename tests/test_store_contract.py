@@ -3,111 +3,12 @@
 import threading
 
 import pytest
+from store_places import RELEASE, begun, committed, join, member, record, to_apply, transaction
 
-from flask_hotreload.coordination.memory import MemoryStore
-from flask_hotreload.coordination.records import (
-    Ballot,
-    JournalRecord,
-    Member,
-    Phase,
-    StagedRecord,
-    TransactionRecord,
-    Vote,
-)
-from flask_hotreload.coordination.sqlite import SQLiteStore
+from flask_hotreload.coordination.records import Ballot, Phase, StagedRecord, Vote
 from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
-RELEASE = "0"
 PATIENCE = 10.0  # seconds
-
-
-class InMemory:
-    """All members share one store."""
-
-    def __init__(self, folder):
-        self._store = MemoryStore()
-
-    def store(self, member="a"):
-        return self._store
-
-    def end(self, member):
-        self._store.bury(member)
-
-    def close(self):
-        pass
-
-
-class InSQLite:
-    """Each member has its own, as in a process of its own."""
-
-    def __init__(self, folder):
-        self._file = folder / "store.sqlite"
-        self._stores = {}
-
-    def store(self, member="a"):
-        if member not in self._stores:
-            self._stores[member] = SQLiteStore(self._file, member)
-        return self._stores[member]
-
-    def end(self, member):
-        self._stores.pop(member).close()
-
-    def close(self):
-        for store in self._stores.values():
-            store.close()
-
-
-@pytest.fixture(params=[InMemory, InSQLite], ids=["memory", "sqlite"])
-def place(request, tmp_path):
-    place = request.param(tmp_path)
-    yield place
-    place.close()
-
-
-@pytest.fixture
-def store(place):
-    return place.store("a")
-
-
-def member(name="a", *, release=RELEASE, generation=0, **more):
-    return Member(name, "host", 1, release, generation, **more)
-
-
-def transaction(name="t1", *, participants=("a",), base=0, generation=1, release=RELEASE, payload=b"payload"):
-    return TransactionRecord(
-        name, release, participants[0], tuple(participants), base, generation, Phase.STAGING, 10.0, payload
-    )
-
-
-def record(name="t1", *, generation=1, release=RELEASE, payload=b"record", digests=()):
-    return JournalRecord(release, generation, name, payload, digests)
-
-
-def join(place, *names, release=RELEASE, generation=0):
-    for name in names:
-        assert place.store(name).join(member(name, release=release, generation=generation))
-
-
-def begun(place, *names, name="t1", base=0):
-    """The store, with a transaction of these members."""
-    if names:
-        join(place, *names)
-    store = place.store("a")
-    assert store.begin(transaction(name, participants=names or ("a",), base=base, generation=base + 1))
-    return store
-
-
-def to_apply(store, name="t1"):
-    assert store.advance(name, to=Phase.PREPARE, deadline=20.0)
-    assert store.advance(name, to=Phase.APPLY, deadline=30.0)
-
-
-def committed(store, generation, *, obsolete=(), digests=()):
-    """Run one whole transaction of member ``a``."""
-    name = f"t{generation}"
-    assert store.begin(transaction(name, base=generation - 1, generation=generation))
-    to_apply(store, name)
-    assert store.commit(record(name, generation=generation, digests=digests), obsolete=obsolete)
 
 
 # A store at first ---------------------------------------------------------------------------------------------------

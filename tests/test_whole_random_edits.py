@@ -1,5 +1,6 @@
 """Whatever is edited: after a reload of the whole source the service answers as a process that was just started."""
 
+import itertools
 import json
 import os
 import subprocess
@@ -80,6 +81,11 @@ an_edit = st.one_of(
     st.tuples(a_module, st.just("file"), st.sampled_from([None, "there"])),
 )
 edits = st.lists(st.tuples(an_edit, a_module, st.integers(0, 99)), min_size=4, max_size=14)
+#: What is loaded beforehand though the service does not import it; in this order it is imported after the service.
+some_modules = st.lists(a_module, max_size=4)
+
+
+numbers = itertools.count()
 
 
 class Project:
@@ -157,10 +163,15 @@ def edited(site):
     constants_from_module.cache_clear()  # hypothesis looks for constants in modules, and keeps these
 
 
-def answers_as_a_fresh_process(edited, sequence):
+def answers_as_a_fresh_process(edited, sequence, loaded=()):
     site, project, fresh = edited
     project.write(Project(site.folder).slots)
-    site.rpc.reload()
+    site.rewrite(f"{SERVICE}# {next(numbers)}\n")  # so that the reload is never one that finds nothing to do
+    for name in MODULES:
+        interpreter.live.pop(name, None)  # what other sequences have left
+    assert site.rpc.reload().status == "committed"
+    for name in loaded:
+        site.load(name)
     before = site.call("tell") and site.call("tell")
     for edit, other, value in sequence:
         good = project.slots
@@ -188,14 +199,25 @@ def test_packages_may_lose_and_regain_their_files(edited):
     answers_as_a_fresh_process(edited, [(edit, "pkg.sub.z", 7) for edit in [use, *changes, *changes]])
 
 
+def test_a_function_that_is_the_first_to_import_a_module_that_exits_can_catch_that(edited):
+    fault = ("pkg.sub.z", "fault", "raise SystemExit(3)")
+    function = ("pkg.x", "F0", "from pkg.sub import z\n    return z.__name__")
+    answers_as_a_fresh_process(edited, [(fault, "a", 1), (function, "a", 2)])
+
+
+def test_a_star_import_does_not_find_on_its_own_package_what_is_only_being_imported(edited):
+    star = ("pkg.sub.z", "import 2", "from {m} import *")
+    answers_as_a_fresh_process(edited, [(star, "pkg.sub", 4), (star, "pkg", 5)], ["pkg.sub.z"])
+
+
 @settings(max_examples=30, derandomize=True, **COMMON)
-@given(sequence=edits)
-def test_after_any_edits_the_service_answers_as_a_process_that_was_just_started(edited, sequence):
-    answers_as_a_fresh_process(edited, sequence)
+@given(sequence=edits, loaded=some_modules)
+def test_after_any_edits_the_service_answers_as_a_process_that_was_just_started(edited, sequence, loaded):
+    answers_as_a_fresh_process(edited, sequence, loaded)
 
 
 @pytest.mark.long
 @settings(max_examples=500, **COMMON)
-@given(sequence=edits)
-def test_after_very_many_edits_the_service_answers_as_a_process_that_was_just_started(edited, sequence):
-    answers_as_a_fresh_process(edited, sequence)
+@given(sequence=edits, loaded=some_modules)
+def test_after_very_many_edits_the_service_answers_as_a_process_that_was_just_started(edited, sequence, loaded):
+    answers_as_a_fresh_process(edited, sequence, loaded)

@@ -388,6 +388,106 @@ def test_a_package_that_shows_something_else_under_the_name_still_does(project):
     assert package.api is function
 
 
+# -- circles: what is imported is bound on its package when its import has ended, not before
+
+#: What ``pkg.deep.user`` may ask for while it is imported by ``pkg.child``.
+ASKED_IN_A_CIRCLE = {
+    "from": "from pkg import child\nsaw = child.__name__",
+    "from, relative": "from .. import child\nsaw = child.__name__",
+    "from, several": "from pkg import NAME, child as c, other as o\nsaw = NAME, c.__name__, o.__name__",
+    "from, of itself": "from pkg.deep import user\nsaw = user.__name__",
+    "from, missing": "try:\n    from pkg import child, missing\nexcept ImportError as e:\n    saw = str(e)[:27]",
+    "from, not yet": "try:\n    from pkg.child import LATER\nexcept ImportError as e:\n    saw = e.name",
+    "import": "import pkg.child\nsaw = hasattr(pkg, 'child')",
+    "import as": "import pkg.child as c\nsaw = c.__name__",
+    "import as, of itself": "import pkg.deep.user as c\nsaw = c.__name__",
+    "import as, of neither": "import pkg.deep.other as c\nsaw = c.me is c, c.deep.__name__",
+    "star": "from pkg import *\nsaw = 'child' in globals(), 'deep' in globals(), 'other' in globals()",
+    "star of itself": "from pkg.deep import *\nsaw = 'user' in globals(), 'other' in globals()",
+    "hasattr": "import pkg\nsaw = hasattr(pkg, 'child'), 'child' in dir(pkg), 'child' in vars(pkg)",
+    "hasattr after from": "import pkg\nfrom pkg import child\nsaw = hasattr(pkg, 'child'), type(pkg).__name__",
+    "hasattr after import as": "import pkg\nimport pkg.child as c\nsaw = hasattr(pkg, 'child'), type(pkg).__name__",
+    "import_module": "import importlib\nsaw = importlib.import_module('pkg.child').__name__",
+    "from after import_module": "import importlib\nimportlib.import_module('pkg.named')\nfrom pkg.named import saw",
+    "__import__": "import pkg\nsaw = __import__('pkg', globals(), None, ['child'], 0) is pkg",
+    "__import__, top": "import pkg\nsaw = __import__('pkg.child') is pkg",
+    "many names": "\n".join(f"v{n} = {n}" for n in range(300)) + "\nfrom pkg import child as c\nsaw = c.__name__",
+    "many names, as": "\n".join(f"v{n} = {n}" for n in range(300)) + "\nimport pkg.child as c\nsaw = c.__name__",
+    "exec": "exec('import pkg.child as c', globals())\nsaw = c.__name__",
+    "a function": "def f():\n    global c, child\n    import pkg.child as c\n    from pkg import child\nsaw = f()",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED_IN_A_CIRCLE.values(), ids=ASKED_IN_A_CIRCLE)
+@pytest.mark.parametrize("hooks", [0, 2])
+def test_a_circle_of_new_modules_shows_what_it_shows_in_a_process_that_was_just_started(project, asked, hooks):
+    """Whether or not others have hooked ``__import__`` meanwhile."""
+    project.write("pkg/__init__.py", "NAME = 'pkg'\nfrom pkg import other\n")
+    project.write("pkg/other.py", "")
+    project.write("pkg/child.py", "import pkg.deep.user as user\nLATER = 1\n")
+    project.write("pkg/named.py", "import pkg.back\nsaw = pkg.back.saw\n")
+    project.write("pkg/back.py", "from pkg import named\nimport pkg.named as again\nsaw = named is again\n")
+    project.write("pkg/deep/__init__.py", "import pkg.deep.other\n")
+    project.write("pkg/deep/other.py", "import pkg.deep as deep, pkg.deep.other as me\n")
+    project.write("pkg/deep/user.py", f"{asked}\n")
+    live = project.import_live("pkg.child")
+    loader = project.loader(whole=True)
+    with loader.world.installed(), pytest.MonkeyPatch.context() as patch:
+        for _ in range(hooks):
+            patch.setattr(builtins, "__import__", hooked(builtins.__import__))
+        staged = project.load(loader, "pkg/child.py")
+    assert staged.user.saw == live.user.saw
+    assert staged.user is not live.user
+    for name, module in loader.staged.items():
+        assert {*vars(module), "__cached__"} == {*vars(live_modules()[name]), "__cached__"}
+        for value in vars(module).values():
+            assert not isinstance(value, ModuleType) or value is loader.staged.get(value.__name__, value)
+
+
+def hooked(below):
+    """An import hook of somebody else, on top of that ``below``."""
+
+    def their_import(*args, **options):
+        return below(*args, **options)
+
+    return their_import
+
+
+def test_a_module_that_fails_leaves_on_a_new_package_what_was_there(project):
+    project.write("pkg/__init__.py", "bad = 'an attribute'\n")
+    project.write("pkg/bad.py", "import pkg\nassert pkg.bad == 'an attribute'\n1 / 0\n")
+    project.write(
+        "pkg/api.py", "import pkg\ntry:\n    import pkg.bad\nexcept ZeroDivisionError:\n    seen = pkg.bad\n"
+    )
+    assert project.load(project.loader(whole=True), "pkg/api.py").seen == "an attribute"
+
+
+def test_who_takes_a_module_from_its_new_package_waits_while_another_thread_imports_it(project):
+    project.import_live("pkg")
+    live_modules()["hotreload_half"] = holder = ModuleType("hotreload_half")
+    holder.inside, holder.go_on = threading.Event(), threading.Event()
+    project.write("pkg/slow.py", "import hotreload_half as h\nh.inside.set()\nh.go_on.wait(30)\ndone = True\n")
+    world = project.loader(whole=True).world
+    seen = []
+
+    def take():
+        with world.staging():
+            from pkg import slow
+
+            seen.append(slow.done)
+
+    threads = [threading.Thread(target=take) for _ in range(2)]
+    threads[0].start()
+    assert holder.inside.wait(30)
+    threads[1].start()
+    while not world._waiting and threads[1].is_alive():  # nothing else tells that the second thread waits
+        threads[1].join(0.001)
+    holder.go_on.set()
+    for thread in threads:
+        thread.join(30)
+    assert seen == [True, True]
+
+
 # -- generations
 
 
@@ -491,21 +591,6 @@ def test_a_whole_generation_takes_every_place_and_leaves_no_module_behind(projec
         assert pkg is package
         assert (pkg.api, pkg.gone) == (old, gone)
         pinned[0] = None
-    exchange.restore()
-    assert (sys.modules["pkg"], sys.modules["pkg.api"], sys.modules["pkg.gone"]) == (package, old, gone)
-
-
-def test_a_restore_puts_back_modules_and_attributes_and_removes_new_names(project):
-    old = project.import_live("pkg.api")
-    project.write("pkg/api.py", "from . import fresh\n")
-    project.write("pkg/fresh.py", "")
-    before = live_modules().copy()
-    loader = project.loader()
-    project.load(loader, "pkg/api.py")
-    loader.commit().restore()
-    assert live_modules() == before
-    assert live_modules()["pkg"].api is old
-    assert not hasattr(live_modules()["pkg"], "fresh")
 
 
 def test_the_displaced_record_tells_what_was_not_there(project):

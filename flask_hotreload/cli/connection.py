@@ -28,7 +28,7 @@ from urllib3.exceptions import (
 
 from flask_hotreload.cli.events import Event, events
 from flask_hotreload.cli.outcome import TIMED_OUT, UNREACHABLE, USAGE, Broken, Failure, Unreachable
-from flask_hotreload.extension import USER_AGENT
+from flask_hotreload.remote_control import USER_AGENT
 
 EVENTS = "text/event-stream"
 #: Seconds to connect.

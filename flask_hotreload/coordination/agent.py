@@ -12,31 +12,33 @@ import os
 import socket
 import threading
 from collections.abc import Callable
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from msgspec.structs import replace
 
 from flask_hotreload.coordination.conductor import DEATHS, Conductor
+from flask_hotreload.coordination.lease import Lease
 from flask_hotreload.coordination.protocol import (
     STAGED,
     Apply,
     CatchUp,
     Participant,
     Prepare,
+    PublishAgain,
     Release,
     Restore,
     TryAbort,
     Wait,
 )
-from flask_hotreload.coordination.records import Ballot, Member, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import Ballot, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.roll import FRESH, Roll
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.coordination.worker import Part
-from flask_hotreload.deadline import Deadline
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
-from flask_hotreload.mutex import Mutex
 from flask_hotreload.pace import ShortTurns
-from flask_hotreload.reloader import commit_of
+from flask_hotreload.parking import commit_of
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
@@ -53,9 +55,8 @@ _log = logging.getLogger("flask_hotreload")
 RECHECK = 0.1
 #: The same while nothing is under way.
 IDLE_RECHECK = 5.0
-#: Seconds that what a worker has told of itself is as good as new, and that others wait for it to tell it anew.
-FRESH = 0.25
-TELLING = 0.05
+#: The same where a wake-up may be lost with a connection, and requests wait for what it would tell.
+LEASED_RECHECK = 1.0
 #: Seconds after which every worker has told what it has counted: two looks of its.
 LAG = 0.4
 
@@ -75,26 +76,39 @@ class Agent:
         load: Callable[[], tuple[int, int]],
         tell: Callable[[], None],
         tally: Callable[[], Tally | None] = lambda: None,
+        gate: Callable[[Lease], object] = lambda lease: None,
+        longest_wait: float = 15.0,
+        introduce: Callable[[], object] = lambda: None,
+        may_lose: bool = False,
     ) -> None:
         """``load()``: requests inside and held now. ``tell()`` sends the signals of what has ended.
 
-        ``tally()``: what is counted here of a generation on probation.
+        ``tally()``: what is counted here of a generation on probation. ``gate``, ``longest_wait``: of the
+        :class:`Lease`. ``introduce()`` makes the release known to a store that does not know it (any more).
+        ``may_lose``: the store may lose what it has acknowledged, and this worker is to give it back.
         """
         self._store = store
         self._worker = worker
         self._conductor = conductor
         self._reports = reports
         self._member = member
-        self._load = load
+        self._roll = Roll(store, worker, member=member, load=load, tally=tally)
         self._tell = tell
-        self._tally = tally
-        self._telling = Mutex()  # held while something is told, so that what is told later is newer
+        self._introduce = introduce
+        self.lease = Lease(
+            lambda: store.renew(member.id, worker.generation),
+            refused=lambda: store.ring([member.id]),
+            gate=gate,
+            longest=longest_wait,
+        )
         self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
+        self._participant.publishes = may_lose
+        conductor.steady = self.lease.steady
         self._joined = False
         self._stopped = threading.Event()
         self._failed = False
         self._look_again = 0.0
-        self._told_at = 0.0
+        self._looked_at: tuple[str, Phase] | None = None  # the transaction, and how far it had come
         self._store_error: str | None = None
         self._thread: threading.Thread | None = None
 
@@ -118,8 +132,13 @@ class Agent:
 
     @property
     def joined(self) -> bool:
-        """Whether this worker serves what is committed, and its vote counts."""
-        return self._joined
+        """Whether this worker serves what is committed, and its vote counts; or did so when the store went away."""
+        return self._joined and self.lease.runs
+
+    @property
+    def away(self) -> str | None:
+        """Why the store cannot be reached; ``None``: it can, as far as is known."""
+        return self._store_error or self.lease.away
 
     def stop(self) -> None:
         """Leave. A transaction that this worker is in goes on without it."""
@@ -127,6 +146,7 @@ class Agent:
         self._store.ring([self._member.id])
         if self._thread is not None:
             self._thread.join()
+        self.lease.stop()
         try:
             self._store.leave(self._member.id)
         except StoreUnavailable as error:
@@ -145,7 +165,7 @@ class Agent:
             self._store.ring([self._member.id])
             while not asking.done.wait(1.0):
                 if self._thread is None or not self._thread.is_alive():
-                    raise StoreUnavailable(f"the agent of worker {self._member.id} is not running; restart the worker")
+                    raise StoreUnavailable(f"the agent of worker {self._member.id} has ended; restart the worker")
         finally:
             turns.end()
         if isinstance(asking.outcome, ReloadError):
@@ -176,31 +196,17 @@ class Agent:
         if not self._store.drop_staged(identity, unless_begun=commit_of(identity)):
             return False
         self._worker.drop(identity)
-        self._store.ring([member.id for member in self.living()])
+        self._store.ring([member.id for member in self._roll.living()])
         return True
 
     def members(self) -> tuple[Member, ...]:
-        """Every living member, as it tells of itself now; one that does not within ``TELLING`` s, as it last did."""
-        asked, patience = self._store.now(), Deadline(TELLING)
-        living = self.living()
-        self._store.ring([member.id for member in living])
-        while any(member.seen < asked - FRESH for member in living) and not patience.expired:
-            self._stopped.wait(TELLING / 10)
-            living = self.living()
-        return living
+        """Every living member, as it tells of itself now, if it is quick. Raise :class:`StoreUnavailable`."""
+        return self._roll.fresh()
 
     @property
     def leads(self) -> bool:
         """Whether this is the first of its release's living members: one at a time, but for moments of change."""
-        return self._joined and self._member.id == min(
-            (member.id for member in self.living() if member.release == self._member.release), default=None
-        )
-
-    def living(self) -> tuple[Member, ...]:
-        """Every living member, as it last told of itself."""
-        view = self._store.view(self._member.release)
-        dead = self._store.dead([member.id for member in view.members])
-        return tuple(member for member in view.members if member.id not in dead)
+        return self._joined and self._member.id == self._roll.first()
 
     # Of a generation on probation: see :class:`~flask_hotreload.probation_watch.Siblings`
 
@@ -210,20 +216,15 @@ class Agent:
 
     def publish(self) -> None:
         """Tell how this worker is now. Raise :class:`StoreUnavailable`."""
-        with self._telling.lock:
-            self._store.update(self._told())
+        self._roll.publish()
 
     def tallies(self) -> dict[str, Tally]:
         """What the others have counted. Raise :class:`StoreUnavailable`."""
-        members = self._store.view(self._member.release).members
-        return {each.id: each.tally for each in members if each.tally is not None and self._is_sibling(each)}
+        return self._roll.tallies()
 
     def is_first(self) -> bool:
         """Whether no other living worker of the release comes before this one. Raise :class:`StoreUnavailable`."""
-        return all(self._member.id < member.id for member in self.living() if self._is_sibling(member))
-
-    def _is_sibling(self, member: Member) -> bool:
-        return member.release == self._member.release and member.id != self._member.id
+        return self._roll.is_first()
 
     @property
     def release(self) -> str:
@@ -266,7 +267,7 @@ class Agent:
         """Somebody may have asked how this worker does. While it takes part in a reload there is more to do."""
         if not self._joined or self._participant.record is not None or self._conductor.busy or self._store_error:
             return
-        if self._store.now() < self._told_at + FRESH:
+        if self._store.now() < self._roll.told_at + FRESH:
             return
         try:
             self.publish()
@@ -276,7 +277,8 @@ class Agent:
     def _wait(self) -> None:
         busy = self._conductor.busy or self._participant.record is not None or not self._joined
         unsure = self._store_error is not None  # what has failed may have begun something
-        self._pause(RECHECK if busy or unsure else IDLE_RECHECK)
+        idle = LEASED_RECHECK if self.lease.finite else IDLE_RECHECK
+        self._pause(RECHECK if busy or unsure or self.lease.refused else idle)
 
     def _pause(self, seconds: float) -> None:
         try:
@@ -286,6 +288,8 @@ class Agent:
 
     def _step(self) -> bool:
         """Do one thing; return whether there is nothing more to do before something changes."""
+        if self.lease.refused and self._joined and self._participant.record is None:
+            self._confirm()
         transaction = self._participant.transaction or self._conductor.transaction
         view = None if self._failed else self._view(transaction)
         self._failed = False
@@ -296,13 +300,14 @@ class Agent:
         if view is None:
             return True
         if not self._joined:
-            return self._join(view, now)
+            return self._stand_outside(view, now)
         if self._participant.record is None:
             self._worker.keep_what_waits()
         return self._conductor.step(view, now)
 
     def _view(self, transaction: str | None) -> View | None:
         look = self._store.view if self._conductor.busy or not self._joined else self._store.glance
+        asked = monotonic()
         try:
             view = look(self._member.release, transaction)
         except StoreUnavailable as error:
@@ -311,9 +316,12 @@ class Agent:
         if self._store_error is not None:
             _log.warning("worker %s: the store is back", self._member.id)
             self._store_error = None
+        if view.head == self._worker.generation:
+            self.lease.grant(asked)
         return view
 
     def _away(self, error: StoreUnavailable) -> None:
+        self.lease.lost()
         if self._store_error is None:
             _log.error("worker %s cannot reach the store, and serves on: %s", self._member.id, error)
             self._store_error = str(error)
@@ -325,6 +333,10 @@ class Agent:
         if record is None or record.phase.decided or record.coordinator == self._member.id:
             return False
         now = self._store.now()
+        if (record.id, record.phase) != self._looked_at:
+            # It has just moved on, so somebody was there, and others may wait with their locks closed.
+            self._looked_at = record.id, record.phase
+            self._look_again = now + DEATHS
         if now < self._look_again:
             return False
         self._look_again = now + DEATHS
@@ -333,26 +345,45 @@ class Agent:
         except StoreUnavailable:
             return False
 
+    def _confirm(self) -> None:
+        """A renewal was refused. That may have met the moment between a decision and what it does here."""
+        if self.lease.confirm():
+            return
+        _log.warning(
+            "worker %s is no member any more: it was not heard of for as long as its lease, or the store has lost "
+            "data. It catches up and joins again; requests wait meanwhile",
+            self._member.id,
+        )
+        self._joined = False
+
+    def _stand_outside(self, view: View, now: float) -> bool:
+        """Do one thing while this worker is no member."""
+        done = self._join(view, now)
+        if self._joined:
+            return done
+        self._conductor.stand_aside()
+        return done if self._conductor.transaction is None else self._conductor.step(view, now)
+
     def _join(self, view: View, now: float) -> bool:
         """Become a member, as soon as what is served here is what is committed and nothing is undecided."""
-        member = self._told()
-        if self._store.join(member):
-            self._joined = True
+        if self.lease.finite and self._worker.differs_from_head():
+            self._catch_up(view.head, anew=True)
+            return False
+        if self._store.join(self._roll.told()):
+            until = self._store.renew(self._member.id, self._worker.generation)
+            if until > -inf:
+                self._begin_to_serve(until)
             return True
-        return self._store.view(self._member.release).head == self._worker.generation
+        view = self._store.view(self._member.release)
+        if view.head == 0 == self._worker.generation and (view.active is None or view.active.phase.decided):
+            self._introduce()
+        return view.head <= self._worker.generation
 
-    def _told(self) -> Member:
-        self._told_at = self._store.now()
-        in_flight, held = self._load()
-        return replace(
-            self._member,
-            generation=self._worker.generation,
-            in_flight=in_flight,
-            held=held,
-            seen=self._told_at,
-            sources=self._worker.sources,
-            tally=self._tally(),
-        )
+    def _begin_to_serve(self, until: float) -> None:
+        self._joined = True
+        self.lease.begin(until)
+        if self._participant.publishes:
+            self._worker.keep_copy()
 
     # The participant's actions -------------------------------------------------------------------------------------
 
@@ -369,11 +400,21 @@ class Agent:
             self._settle(action.transaction, ok=True)
         elif isinstance(action, Restore):
             at_step("participant.restoring")
+            if action.in_doubt:
+                _log.error(
+                    "worker %s is %s, and serves generation %d again, while others may serve what it voted for; it "
+                    "catches up when the store is back",
+                    self._member.id,
+                    action.reason,
+                    self._worker.generation,
+                )
             if action.reason != STAGED:
                 self._worker.restore()
             self._settle(action.transaction, ok=False, keep=action.reason == STAGED)
         elif isinstance(action, CatchUp):
             self._catch_up(action.head)
+        elif isinstance(action, PublishAgain):
+            return self._publish_again(action.head)
         elif isinstance(action, TryAbort):
             self._abort(action.transaction, action.reason)
         return False
@@ -408,6 +449,7 @@ class Agent:
 
     def _settle(self, transaction: str, *, ok: bool, keep: bool = False) -> None:
         record = self._participant.record
+        whole = self._worker.whole
         try:
             if record is not None and ok:  # who asked need not wait until this worker has cleared up
                 self._vote(record, Ballot.SETTLED, self._worker.served(), ok=True)
@@ -419,16 +461,44 @@ class Agent:
             if record is not None and not ok:
                 self._vote(record, Ballot.SETTLED, part, ok=False)
             self.publish()
+            if record is not None and ok and self._participant.publishes:
+                self._worker.keep_copy(record, whole)
         finally:
             # On a thread of its own: a receiver may reload, and would wait for this one.
             threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
 
-    def _catch_up(self, head: int) -> None:
+    def _catch_up(self, head: int, *, anew: bool = False) -> None:
         """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
-        self._worker.catch_up(head)
+        try:
+            self._worker.catch_up(head, anew=anew)
+        except StoreUnavailable:
+            raise
+        except ReloadError as error:
+            self.lease.give_way(str(error))
+            raise
         self._participant.settled(self._worker.generation)
+        if self._participant.publishes:
+            self._worker.keep_copy()
         if self._joined:
             self.publish()
+
+    def _publish_again(self, head: int) -> bool:
+        """Return whether there is nothing more to do before something changes: others may have what is missing."""
+        self._joined = False
+        self.lease.end()
+        if not self._worker.can_publish:
+            self.lease.give_way("the store has lost what is served here, and this worker has no whole copy of it")
+            return True
+        if self._worker.publish_again():
+            _log.error(
+                "the store had lost data: it served generation %d. Worker %s has published again what all had "
+                "committed, generation %d. See that the store keeps what it has acknowledged",
+                head,
+                self._member.id,
+                self._worker.generation,
+            )
+            self._introduce()
+        return False
 
     def _abort(self, transaction: str, reason: str) -> None:
         if self._store.abort(transaction, reason):

@@ -45,8 +45,7 @@ def read_blobs(database: Database, digests: Iterable[str]) -> dict[str, bytes]:
 def remove_unused(connection: sqlite3.Connection) -> None:
     """Remove the blobs that no record of a journal, no base and nothing that is staged names."""
     rows = connection.execute(
-        "SELECT digests FROM journal WHERE live "
-        "UNION ALL SELECT digests FROM bases UNION ALL SELECT digests FROM staged"
+        "SELECT digests FROM records UNION ALL SELECT digests FROM bases UNION ALL SELECT digests FROM staged"
     ).fetchall()
     used = {digest for row in rows for digest in _read_names(row[0])}
     unused = [row for row in connection.execute("SELECT digest FROM blobs").fetchall() if row[0] not in used]
@@ -58,9 +57,13 @@ def put_base(connection: sqlite3.Connection, release: str, base: bytes, blobs: M
     if not connection.execute(_MAY_PUT_BASE, (release,)).fetchone():
         return False
     put_blobs(connection, blobs)
-    connection.execute("DELETE FROM bases")
-    connection.execute("INSERT INTO bases VALUES (?, ?, ?)", (release, base, _write_names(sorted(blobs)).decode()))
+    exchange_base(connection, release, base, blobs)
     return True
+
+
+def exchange_base(connection: sqlite3.Connection, release: str, base: bytes, digests: Iterable[str]) -> None:
+    connection.execute("DELETE FROM bases")
+    connection.execute("INSERT INTO bases VALUES (?, ?, ?)", (release, base, _write_names(sorted(digests)).decode()))
 
 
 def read_base(database: Database, release: str) -> bytes | None:

@@ -40,9 +40,8 @@ from flask_hotreload.coordination.step import at_step
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable
-from flask_hotreload.parking import not_staged, overtaken
+from flask_hotreload.parking import committing, not_staged, overtaken
 from flask_hotreload.progress import Progress, untold, worker_told
-from flask_hotreload.reloader import committing
 from flask_hotreload.report import ReloadReport, utc_now
 
 if TYPE_CHECKING:
@@ -56,6 +55,10 @@ if TYPE_CHECKING:
 DEATHS = 0.05
 #: Seconds that a phase may take beyond what its code is allowed to.
 MARGIN = 2.0
+_LOST = (
+    "the store has lost what it knew of this reload; whether it was committed, GET the status tells once all workers "
+    "agree again. Repeat it if it was not, and let the store keep what it has acknowledged"
+)
 
 
 @dataclass
@@ -73,6 +76,7 @@ class Asking:
     obsolete: tuple[int, ...] = ()
     sealed: bytes = b""
     digests: tuple[str, ...] = ()
+    journal: JournalRecord | None = None  # as soon as locks are closed
     ballot: Ballot = Ballot.PREPARED  # what its participants vote on now
     members: dict[str, Member] = field(default_factory=dict)
     votes: dict[tuple[Ballot, str], Vote] = field(default_factory=dict)
@@ -114,6 +118,8 @@ class Conductor:
         keep: int = 0,
     ) -> None:
         """``keep``: for how many generations back the journal serves rollbacks."""
+        #: Whether this worker has reached the store for long enough to begin something, see :class:`Lease`.
+        self.steady: Callable[[], bool] = lambda: True
         self._store = store
         self._worker = worker
         self._signer = signer
@@ -210,7 +216,7 @@ class Conductor:
             if vote.transaction == asking.record.id:
                 asking.see(vote)
         dead = self._dead(asking.record.participants, now)
-        action = asking.coordinator.observe(view, dead, now)
+        action = asking.coordinator.observe(view, dead, now, steady=self.steady())
         if isinstance(action, Wait):
             return True
         self._carry_out(asking, asking.record, action, view, dead)
@@ -247,6 +253,9 @@ class Conductor:
         release, generation = self._member.release, view.newest + 1
         of_release = [member.id for member in view.members if member.release == release]
         dead = self._store.dead(of_release)
+        living = tuple(member for member in of_release if member not in dead)
+        if self._member.id not in living or not self.steady():
+            return self._wait_for_turn(asking)  # it has to join again first, or to wait until others have
         try:
             phase, payload = self._opening(asking, generation)
         except ReloadError as error:  # there is no such generation, or the journal is not as it was signed
@@ -256,7 +265,7 @@ class Conductor:
             id=asking.document.id,
             release=release,
             coordinator=self._member.id,
-            participants=tuple(member for member in of_release if member not in dead),
+            participants=living,
             base=self._worker.generation,
             generation=generation,
             phase=phase,
@@ -284,6 +293,14 @@ class Conductor:
             payload = self._payload(asking, generation, asking.written, **_sources(asking.staged))
             return Phase.STAGING, seal(payload, self._signer)
         return Phase.PREPARE, self._whole(asking, generation)
+
+    def stand_aside(self) -> None:
+        """This worker is no member for now. Who waits for a reload waits for no longer than for a turn."""
+        if self._asking is not None and self._asking.record is not None:
+            return
+        waiting = [*([self._asking] if self._asking is not None else []), *self._waiting]
+        if waiting and all(asking.turn.expired for asking in waiting):
+            self.give_up(StoreUnavailable("this worker does not serve what is committed yet; ask another, or later"))
 
     def _wait_for_turn(self, asking: Asking) -> bool:
         if asking.turn.expired:
@@ -341,8 +358,8 @@ class Conductor:
         elif isinstance(action, Commit):
             at_step("coordinator.before-commit")
             asking.asked.phase("decide")
-            journal = JournalRecord(record.release, record.generation, record.id, asking.sealed, asking.digests)
-            if self._store.commit(journal, obsolete=asking.obsolete):
+            assert asking.journal is not None
+            if self._store.commit(asking.journal, obsolete=asking.obsolete):
                 at_step("coordinator.committed")
                 self._store.ring(record.participants)
                 asking.asked.phase("release")
@@ -373,8 +390,9 @@ class Conductor:
             generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
         )
         read = NOTHING if wanted.restores is not None else self._worker.sources_read(journal.digests)
-        self._store.put_blobs(read.blobs)
-        asking.obsolete, asking.digests = following.obsolete, read.digests
+        left = self._worker.left(journal, {*journal.digests, *read.digests})
+        self._store.put_blobs({**read.blobs, **left.blobs})
+        asking.obsolete, asking.digests = following.obsolete, tuple(sorted({*read.digests, *left.digests}))
         payload = self._payload(
             asking,
             generation,
@@ -382,24 +400,30 @@ class Conductor:
             sources=read.references,
             keys=keys,
             live=following.live,
-            roots={} if wanted.restores is not None else self._worker.roots,
+            roots=() if wanted.restores is not None else self._worker.roots,
             interpreter=INTERPRETER,
             parent=following.parent,
             began=following.began,
             turned=following.turned,
             base=base_hash(self._store, self._member.release),
+            beginning=left.beginning,
         )
         asking.sealed = seal(payload, self._signer)
         return asking.sealed
 
     def _close(self, asking: Asking, record: TransactionRecord) -> None:
         """Let everybody close its lock, drain and apply."""
+        asking.journal = JournalRecord(
+            record.release, record.generation, record.id, asking.sealed, asking.digests, self._worker.whole
+        )
+        self._store.lay_ready(asking.journal)
         at_step("coordinator.prepared")
         timeout = asking.document.timeout
         drain = self._timeouts.timeout if timeout is None else timeout
         deadline = self._store.now() + drain + self._timeouts.apply_timeout + MARGIN
         if self._store.advance(record.id, to=Phase.APPLY, deadline=deadline):
             asking.ballot = Ballot.APPLIED
+            self._look_again = self._store.now() + DEATHS  # not while the first votes come
             at_step("coordinator.applying")
             self._store.ring(record.participants)
 
@@ -414,6 +438,9 @@ class Conductor:
     def _conclude(
         self, asking: Asking, record: TransactionRecord, action: Finish, view: View, dead: set[str]
     ) -> None:
+        if action.phase is not Phase.COMMITTED and self._is_lost(record, view):
+            self._finish(asking, StoreUnavailable(_LOST))
+            return
         reason = view.active.reason if view.active is not None else None
         refused = any(not vote.ok for key, vote in asking.votes.items() if key[0] is not Ballot.SETTLED)
         silent = set(action.silent)
@@ -440,6 +467,11 @@ class Conductor:
         if asking.document.commits is not None:
             self._store.drop_staged(asking.document.commits)
         self._store.ring([member.id for member in view.members])  # somebody may wait for the turn
+
+    def _is_lost(self, record: TransactionRecord, view: View) -> bool:
+        """Whether the store does not know any more what it has begun."""
+        known = view.active is not None and view.active.id == record.id
+        return not known and not self._store.has_begun(record.id)
 
 
 def _sources(staged: Payload | None) -> dict[str, Any]:

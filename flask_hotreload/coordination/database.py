@@ -22,14 +22,18 @@ _log = logging.getLogger("flask_hotreload")
 
 #: Tells the store's files from other SQLite files, and from those of other versions.
 APPLICATION_ID = 0x686F7472
-VERSION = 3
+VERSION = 5
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
 #: The write-ahead log is carried over into the file when it is longer than this. Bytes.
 _LONG_LOG = 1 << 20
 
 SCHEMA = """
-CREATE TABLE meta (one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, release TEXT NOT NULL);
+CREATE TABLE meta (
+    one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, release TEXT NOT NULL, newest INTEGER NOT NULL,
+    seal BLOB
+);
+CREATE TABLE origins (number INTEGER PRIMARY KEY, sources TEXT NOT NULL UNIQUE, release TEXT NOT NULL);
 CREATE TABLE releases (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL);
 CREATE TABLE active (
     one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, release TEXT NOT NULL, coordinator TEXT NOT NULL,
@@ -43,8 +47,9 @@ CREATE TABLE votes (
 CREATE TABLE members (id TEXT PRIMARY KEY, release TEXT NOT NULL, member TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY, release TEXT NOT NULL, generation INTEGER NOT NULL, id TEXT NOT NULL UNIQUE,
-    live INTEGER NOT NULL, payload BLOB NOT NULL, digests TEXT NOT NULL
+    live INTEGER NOT NULL, sources TEXT NOT NULL
 );
+CREATE TABLE records (id TEXT PRIMARY KEY, payload BLOB NOT NULL, digests TEXT NOT NULL);
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE bases (release TEXT PRIMARY KEY, base BLOB NOT NULL, digests TEXT NOT NULL);
 CREATE TABLE staged (
@@ -208,7 +213,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES (1, ?, ?)", (boot_id(), self._first_release))
+        connection.execute("INSERT INTO meta VALUES (1, ?, ?, 0, NULL)", (boot_id(), self._first_release))
         connection.execute("INSERT INTO releases (name, head) VALUES (?, 0)", (self._first_release,))
         connection.execute("COMMIT")
 

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import inf
 from time import monotonic
 
 from msgspec.structs import replace
@@ -21,24 +22,37 @@ from flask_hotreload.coordination.records import (
     View,
     Vote,
 )
-from flask_hotreload.coordination.store import REMEMBERED, REPORTS
+from flask_hotreload.coordination.store import RELEASES, REMEMBERED, REPORTS
 
 FIRST_RELEASE = "0"
+#: Why a transaction was aborted when a worker has given back to a store what that had lost.
+AGAIN = "the store had lost data, which a worker has published again"
 
 
 class MemoryStore:
-    """Any number of members may share it. ``clock`` may be replaced; :meth:`bury` tells that a member is dead."""
+    """Any number of members may share it. ``clock`` may be replaced; :meth:`bury` tells that a member is dead.
 
-    def __init__(self, member_id: str = "", *, clock: Callable[[], float] = monotonic) -> None:
+    ``lease``: seconds, by ``clock``, after which a member that has not renewed is as good as dead. Without it only
+    :meth:`bury` tells.
+    """
+
+    def __init__(
+        self, member_id: str = "", *, clock: Callable[[], float] = monotonic, lease: float | None = None
+    ) -> None:
         self.member_id = member_id or f"{socket.gethostname()}:{os.getpid()}"
         self._clock = clock
+        self._lease = inf if lease is None else lease
         self._changed = threading.Condition()  # protects everything below
         self._release = FIRST_RELEASE
-        self._heads: dict[str, int] = {FIRST_RELEASE: 0}
+        self._heads: dict[str, int] = {FIRST_RELEASE: 0}  # in the order in which they began
+        self._newest = 0
+        self._origins: dict[str, str] = {}  # digest of a whole source → release
+        self._seal: bytes | None = None
         self._active: TransactionRecord | None = None
         self._votes: dict[tuple[Ballot, str], Vote] = {}
         self._members: dict[str, Member] = {}
-        self._dead: set[str] = set()
+        self._leases: dict[str, float] = {}  # when they end
+        self._dead: set[str] = set()  # until they join again
         self._journal: list[JournalRecord] = []
         self._obsolete: deque[str] = deque(maxlen=REMEMBERED)  # committed transactions
         self._begun: deque[str] = deque(maxlen=REMEMBERED)
@@ -59,7 +73,7 @@ class MemoryStore:
             return View(
                 release=self._release,
                 head=self._heads.get(release, 0),
-                newest=max(self._heads.values()),
+                newest=self._newest,
                 active=self._active,
                 votes=tuple(self._votes.values()),
                 members=tuple(self._members.values()),
@@ -86,6 +100,7 @@ class MemoryStore:
             if self._heads.get(member.release) != member.generation:
                 return False
             self._members[member.id] = member
+            self._leases[member.id] = self._clock() + self._lease
             self._dead.discard(member.id)
             return True
 
@@ -98,6 +113,14 @@ class MemoryStore:
         with self._changed:
             self._members.pop(member, None)
 
+    def renew(self, member: str, generation: int) -> float:
+        with self._changed:
+            found = self._members.get(member)
+            if found is None or self._heads.get(found.release) != generation:
+                return -inf
+            self._leases[member] = self._clock() + self._lease
+            return self._leases[member]
+
     def bury(self, member: str) -> None:
         """``member`` has died."""
         with self._changed:
@@ -105,7 +128,15 @@ class MemoryStore:
 
     def dead(self, members: Iterable[str]) -> set[str]:
         with self._changed:
-            return self._dead & set(members)
+            return {member for member in members if self._is_buried(member)}
+
+    def _is_buried(self, member: str) -> bool:
+        """Whether it is dead; if so, it is no member from now on."""
+        if member in self._members and self._leases[member] <= self._clock():
+            self._dead.add(member)
+        if member in self._dead:
+            self._members.pop(member, None)
+        return member in self._dead
 
     # The transaction -------------------------------------------------------------------------------------------
 
@@ -120,12 +151,12 @@ class MemoryStore:
         with self._changed:
             if self._undecided() is not None or self._heads.get(record.release) != record.base:
                 return False
-            if record.generation <= max(self._heads.values()) or self.has_begun(record.id):
+            if record.generation <= self._newest or self.has_begun(record.id):
                 return False
             members = {member.id for member in self._members.values() if member.release == record.release}
-            if not members.issuperset(record.participants) or not self._dead.issuperset(
-                members.difference(record.participants)
-            ):
+            if not members.issuperset(record.participants):
+                return False
+            if not all(self._is_buried(member) for member in members.difference(record.participants)):
                 return False
             used = {digest for each in self._journal for digest in each.digests}
             used.update(() if self._base is None else self._base[2])
@@ -157,6 +188,9 @@ class MemoryStore:
             self._votes[vote.ballot, vote.member] = vote
             return sum(ballot is vote.ballot for ballot, _ in self._votes)
 
+    def lay_ready(self, record: JournalRecord) -> None:
+        """Nothing here is written anywhere."""
+
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
         superseded = {(record.release, generation) for generation in obsolete}
         with self._changed:
@@ -167,8 +201,17 @@ class MemoryStore:
             gone = [each for each in self._journal if (each.release, each.generation) in superseded]
             self._obsolete.extend(each.transaction for each in gone)
             self._journal = [*(each for each in self._journal if each not in gone), record]
-            self._heads[record.release] = record.generation
+            self._heads[record.release] = self._newest = record.generation
+            self._know(record.sources, record.release)
             return True
+
+    def _know(self, sources: str, release: str) -> None:
+        """Workers that boot with ``sources`` belong to ``release``."""
+        if sources:
+            self._origins.pop(sources, None)
+            self._origins[sources] = release
+        for each in list(self._origins)[:-REMEMBERED]:
+            del self._origins[each]
 
     def abort(self, transaction: str, reason: str) -> bool:
         with self._changed:
@@ -188,9 +231,67 @@ class MemoryStore:
         with self._changed:
             if self._release != only_if or release in self._heads:
                 return False
-            self._heads[release] = max(self._heads.values())
+            self._heads[release] = self._newest
             self._release = release
+            self._know(release, release)
+            used = {release, *(member.release for member in self._members.values())}
+            active = self._undecided()
+            used.update(() if active is None else [active.release])
+            for each in [each for each in self._heads if each not in used][:-RELEASES]:
+                self._forget(each)
             return True
+
+    def _forget(self, release: str) -> None:
+        del self._heads[release]
+        self._obsolete.extend(each.transaction for each in self._journal if each.release == release)
+        self._journal = [each for each in self._journal if each.release != release]
+        self._staged.pop(release, None)
+        self._origins = {sources: of for sources, of in self._origins.items() if of != release}
+        if self._base is not None and self._base[0] == release:
+            self._base = None
+
+    def release_of(self, sources: str) -> str | None:
+        with self._changed:
+            return self._origins.get(sources)
+
+    def publish_again(
+        self,
+        release: str,
+        head: int,
+        journal: Sequence[JournalRecord],
+        blobs: Mapping[str, bytes],
+        base: bytes | None,
+    ) -> bool:
+        with self._changed:
+            if head <= self._heads.get(release, 0):
+                return False
+            active = self._undecided()
+            if active is not None and active.release == release:
+                self._active = replace(active, phase=Phase.ABORTED, reason=AGAIN)
+            self._members = {name: each for name, each in self._members.items() if each.release != release}
+            if release not in self._heads:
+                self._know(release, release)
+            kept = {each.transaction for each in journal}
+            gone = [each.transaction for each in self._journal if each.release == release]
+            self._obsolete.extend(each for each in gone if each not in kept)
+            self._journal = [*(each for each in self._journal if each.release != release), *journal]
+            for each in journal:
+                self._know(each.sources, release)
+            self._staged.pop(release, None)
+            self._blobs.update(blobs)
+            if base is not None:
+                self._base = release, base, frozenset(blobs)
+            elif self._base is not None and self._base[0] == release:
+                self._base = None
+            self._heads[release] = head
+            self._newest = max(self._newest, head)
+            return True
+
+    def put_seal(self, seal: bytes) -> bytes:
+        with self._changed:
+            if self._seal is None or all(self._is_buried(member) for member in list(self._members)):
+                self._seal = seal
+            return self._seal
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
         with self._changed:

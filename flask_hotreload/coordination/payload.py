@@ -21,16 +21,36 @@ class Signs(Protocol):
 WHOLE = "whole source"
 
 
+class LedRoot(msgspec.Struct, frozen=True, array_like=True):
+    """A root of whoever tells of it: as it was ``written``, and the folder to which it ``led``."""
+
+    written: str
+    led: str
+
+
 class SourceReference(msgspec.Struct, frozen=True):
     """A file that the new code is made from: where it lies, how it is shown, and its bytes by digest.
 
-    ``code``: the digest of what they are compiled to, for the interpreter that the payload names; empty: nothing.
+    ``root``, ``path``
+        Its :class:`~flask_hotreload.coordination.positions.Position`.
+    ``shown``
+        As it is shown where it was read.
+    ``code``
+        The digest of what the bytes are compiled to, for the interpreter that the payload names; empty: nothing.
     """
 
-    real: str
+    root: int
+    path: str
     shown: str
     digest: str
     code: str = ""
+
+
+class Beginning(msgspec.Struct, frozen=True):
+    """What a release began with. ``manifest``: the digest of the list of its sources; ``sources``: one over all."""
+
+    manifest: str
+    sources: str
 
 
 class LiveRecord(msgspec.Struct, frozen=True):
@@ -43,11 +63,12 @@ class LiveRecord(msgspec.Struct, frozen=True):
 
 
 class Payload(msgspec.Struct, frozen=True):
-    """``document`` is portable. ``live``: the earlier records that remain, oldest first, each by its hash.
+    """``document`` is portable; its scripts are told by their positions. ``live``: the earlier records that remain,
+    oldest first, each by its hash.
 
     ``keys`` are what this record does, by name: a record all of whose keys a later one has is superseded by it.
     ``roots``
-        Root as written → where it led, when the whole source was read.
+        Those of who has read the sources, and where they led then.
     ``interpreter``
         That of the compiled code.
     ``restores``, ``parent``
@@ -56,6 +77,8 @@ class Payload(msgspec.Struct, frozen=True):
         The generation that the release began with.
     ``turned``
         The last one that a rollback made, or ``began``: what is older may not lead to this one.
+    ``beginning``
+        What the release began with; ``None``: what each worker has imported.
     ``commits``
         The id of the transaction that has staged this.
     ``base``
@@ -77,13 +100,14 @@ class Payload(msgspec.Struct, frozen=True):
     sources: tuple[SourceReference, ...] = ()
     keys: tuple[str, ...] = ()
     live: tuple[LiveRecord, ...] = ()
-    roots: dict[str, str] = {}  # msgspec copies it
+    roots: tuple[LedRoot, ...] = ()
     interpreter: str = ""
     restores: int | None = None
     parent: int | None = None
     began: int = 0
     turned: int = 0
     base: str = ""
+    beginning: Beginning | None = None
     commits: str | None = None
     reason: tuple[str, ...] = ()
     at: float = 0.0

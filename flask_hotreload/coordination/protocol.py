@@ -18,6 +18,8 @@ What is guaranteed, for every interleaving, loss of wake-ups, pause and death of
    be read or written, no longer than ``in_doubt`` seconds more, counted from the first call that fails after the last
    view in which there was nothing to abort. Then, and only then, the old generation is served without knowing.
 6. A transaction ends, whoever dies: anybody who sees it past its deadline, or its coordinator dead, aborts it.
+7. If the store loses what it has acknowledged, the highest generation that any worker runs is published again, and
+   all agree on it.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ DRY_RUN = "dry run"
 STAGED = "staged"
 #: The reasons for which a transaction ends as its asker wanted it to.
 WANTED = frozenset({DRY_RUN, STAGED})
+
+#: The reason of one whose votes were lost with the store's memory: locks need not stay closed until the deadline.
+VOTES_LOST = "the store has lost votes"
 
 # Actions -----------------------------------------------------------------------------------------------------------
 
@@ -67,15 +72,26 @@ class Release:
 
 @dataclass(frozen=True)
 class Restore:
-    """Undo everything, open the lock, vote ``SETTLED``; then tell :meth:`Participant.settled`."""
+    """Undo everything, open the lock, vote ``SETTLED``; then tell :meth:`Participant.settled`.
+
+    ``in_doubt``: it was voted for, and may have been committed.
+    """
 
     transaction: str
     reason: str
+    in_doubt: bool = False
 
 
 @dataclass(frozen=True)
 class CatchUp:
     """The head is ahead of what this worker runs: replay the journal up to it."""
+
+    head: int
+
+
+@dataclass(frozen=True)
+class PublishAgain:
+    """The store has lost what this worker runs, and serves ``head``: give it back."""
 
     head: int
 
@@ -112,7 +128,7 @@ class Finish:
     silent: tuple[str, ...]
 
 
-ParticipantAction = Wait | Prepare | Apply | Release | Restore | CatchUp | TryAbort
+ParticipantAction = Wait | Prepare | Apply | Release | Restore | CatchUp | PublishAgain | TryAbort
 CoordinatorAction = Wait | Advance | Commit | TryAbort | Finish
 
 
@@ -164,6 +180,8 @@ class Participant:
         self.step = Step.IDLE
         self.record: TransactionRecord | None = None
         self._in_doubt_seconds = in_doubt
+        #: Whether it can give back what the store has lost.
+        self.publishes = False
         # Since when the store has been no use: a view that asks for an abort is none as long as the abort fails.
         self._away_since: float | None = None
         self._finished: str | None = None  # the last transaction that this worker is done with
@@ -189,8 +207,8 @@ class Participant:
         return self._within(self.record, view, view.outcome, now, coordinator_is_dead=coordinator_is_dead)
 
     def _idle(self, view: View, now: float, *, coordinator_is_dead: bool) -> ParticipantAction:
-        if view.head > self.generation:
-            return CatchUp(view.head)
+        if view.head != self.generation and (view.head > self.generation or self.publishes):
+            return CatchUp(view.head) if view.head > self.generation else PublishAgain(view.head)
         active = view.active
         stand = stand_by(view, now, coordinator_is_dead=coordinator_is_dead)
         if active is None or isinstance(stand, TryAbort) or active.phase.decided:
@@ -215,6 +233,8 @@ class Participant:
             return Restore(record.id, reason or "the transaction is over")
         self.record = active
         reason = f"worker {self.me} refused" if self.step is Step.REFUSED else None
+        if self.step is Step.APPLIED and active.phase is not Phase.APPLY:
+            reason = VOTES_LOST
         reason = reason or overdue(active, now, coordinator_is_dead=coordinator_is_dead)
         if reason is not None:
             return TryAbort(record.id, reason)
@@ -231,7 +251,8 @@ class Participant:
         if self.step is not Step.APPLIED:
             return Restore(self.record.id, "the store is away")  # without our vote nothing can be committed
         if self._doubted_long_enough(now):
-            return Restore(self.record.id, f"in doubt: the store has been away for {self._in_doubt_seconds:g} s")
+            reason = f"in doubt: the store has been away for {self._in_doubt_seconds:g} s"
+            return Restore(self.record.id, reason, in_doubt=True)
         return Wait(self._away_since + self._in_doubt_seconds)
 
     def _doubted_long_enough(self, now: float) -> bool:
@@ -274,9 +295,14 @@ class Coordinator:
         self._ends_prepared = STAGED if stage else DRY_RUN if dry_run else None
         self._settle_seconds = settle_seconds
         self._settle_until: float | None = None
+        self._applies = False  # whether it has been seen in APPLY
 
-    def observe(self, view: View, dead: set[str], now: float) -> CoordinatorAction:
-        """What to do, given the store's view, asked about the transaction, and who has certainly died."""
+    def observe(self, view: View, dead: set[str], now: float, *, steady: bool = True) -> CoordinatorAction:
+        """What to do, given the store's view, asked about the transaction, and who has certainly died.
+
+        ``steady``: the store has not been away lately. If it has, those who seem to have died may not have noticed
+        that it is back, and nothing is committed without them.
+        """
         record = view.active
         if record is None or record.id != self.transaction:
             # Somebody has decided and gone on while this process was not running.
@@ -285,7 +311,13 @@ class Coordinator:
         living = [member for member in record.participants if member in members and member not in dead]
         if record.phase.decided:
             return self._settle(record, view, living, now)
-        return self._undecided(record, view, living, now)
+        self._applies = self._applies or record.phase is Phase.APPLY
+        if self._applies and record.phase is not Phase.APPLY:
+            return TryAbort(record.id, VOTES_LOST)
+        action = self._undecided(record, view, living, now)
+        if isinstance(action, Commit) and not steady and len(living) < len(record.participants):
+            return TryAbort(record.id, "the store was away, and it is not known who serves on without it")
+        return action
 
     def _undecided(self, record: TransactionRecord, view: View, living: list[str], now: float) -> CoordinatorAction:
         ballot = Ballot.APPLIED if record.phase is Phase.APPLY else Ballot.PREPARED

@@ -92,6 +92,9 @@ class JournalRecord(msgspec.Struct, frozen=True):
 
     ``digests``
         Of the blobs that replaying it needs; the store keeps these as long as the record.
+    ``sources``
+        If it made a whole source: the digest of that, by which a worker that boots with the same files finds its
+        release.
     """
 
     release: str
@@ -99,6 +102,7 @@ class JournalRecord(msgspec.Struct, frozen=True):
     transaction: str
     payload: bytes
     digests: tuple[str, ...]
+    sources: str = ""
 
 
 class StagedRecord(msgspec.Struct, frozen=True):

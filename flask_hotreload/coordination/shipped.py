@@ -6,17 +6,37 @@ import hashlib
 import sys
 from collections.abc import Collection, Mapping
 from importlib.util import MAGIC_NUMBER
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from flask_hotreload.coordination.payload import Payload, SourceReference
+from flask_hotreload.coordination.payload import LedRoot, SourceReference
+from flask_hotreload.coordination.positions import (
+    Position,
+    file_here,
+    position_of,
+    shown_here,
+    told_roots,
+    two_in_one,
+)
 from flask_hotreload.errors import StoreUnavailable
 from flask_hotreload.sources import Snapshot, Source
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
+    from flask_hotreload.sources import ResolvedRoots
 
 #: By which compiled code is known to be for the interpreter that reads it.
 INTERPRETER = f"{sys.implementation.cache_tag} {MAGIC_NUMBER.hex()}"
+
+
+class NamesSources(Protocol):
+    """As a payload does."""
+
+    @property
+    def roots(self) -> tuple[LedRoot, ...]: ...
+    @property
+    def sources(self) -> tuple[SourceReference, ...]: ...
+    @property
+    def interpreter(self) -> str: ...
 
 
 class Read(NamedTuple):
@@ -31,6 +51,14 @@ class Read(NamedTuple):
 NOTHING = Read((), {}, ())
 
 
+def blobs_of(source: Source) -> list[tuple[str, bytes]]:
+    """Its bytes, and those that it was compiled to, if it was, each with the digest."""
+    blobs, compiled = [(source.digest, source.data)], source.compiled
+    if compiled is not None:
+        blobs.append((f"sha256:{hashlib.sha256(compiled).hexdigest()}", compiled))
+    return blobs
+
+
 def read_of(snapshot: Snapshot, known: Collection[str]) -> Read:
     """What a transaction has read. ``known``: digests of blobs that the store has."""
     references = []
@@ -38,7 +66,7 @@ def read_of(snapshot: Snapshot, known: Collection[str]) -> Read:
     for real, source in snapshot.sources.items():
         compiled = source.compiled
         code = "" if compiled is None else f"sha256:{hashlib.sha256(compiled).hexdigest()}"
-        references.append(SourceReference(real, source.path, source.digest, code))
+        references.append(SourceReference(*position_of(snapshot.roots, real), source.path, source.digest, code))
         blobs[source.digest] = source.data
         if compiled is not None:
             blobs[code] = compiled
@@ -46,31 +74,56 @@ def read_of(snapshot: Snapshot, known: Collection[str]) -> Read:
     return Read(tuple(references), missing, tuple(blobs))
 
 
-def sources_of(payload: Payload, store: Store, running: Mapping[str, Source]) -> dict[str, Source]:
-    """Real path → source, each with the digest that was signed.
+def sources_of(
+    payload: NamesSources, store: Store, running: Mapping[str, Source], roots: ResolvedRoots
+) -> dict[str, Source]:
+    """Real path here → source, each with the digest that was signed. ``roots``: as they lead here.
 
-    What is ``running`` already is taken over with what was compiled from it. Raise :class:`StoreUnavailable`.
+    What is ``running`` already is taken over with what was compiled from it. Raise :class:`StoreUnavailable`, and
+    :class:`WorkerFailed` where a file of the payload can have no place here.
     """
+    placed = _placed(payload, roots)
+    shown = _shown(payload, placed, roots)
     found, wanted = {}, []
-    for reference in payload.sources:
-        source = running.get(reference.real)
-        if source is not None and (source.digest, source.path) == (reference.digest, reference.shown):
-            found[reference.real] = source
+    for real, reference in placed.items():
+        source = running.get(real)
+        if source is not None and (source.digest, source.path) == (reference.digest, shown[real]):
+            found[real] = source
         else:
-            wanted.append(reference)
+            wanted.append(real)
     codes = payload.interpreter == INTERPRETER
     blobs = store.blobs(
-        {reference.digest for reference in wanted} | {reference.code for reference in payload.sources if codes}
+        {placed[real].digest for real in wanted} | {reference.code for reference in placed.values() if codes}
     )
-    for reference in wanted:
-        data = blobs.get(reference.digest)
-        source = None if data is None else Source(reference.shown, data)
-        if source is None or source.digest != reference.digest:
-            raise StoreUnavailable(f"the store does not hold the source of {reference.shown} as it was signed")
-        found[reference.real] = source
+    for real in wanted:
+        data = blobs.get(placed[real].digest)
+        source = None if data is None else Source(shown[real], data)
+        if source is None or source.digest != placed[real].digest:
+            raise StoreUnavailable(f"the store does not hold the source of {shown[real]} as it was signed")
+        found[real] = source
     if codes:
-        for reference in payload.sources:
+        for real, reference in placed.items():
             compiled = blobs.get(reference.code)
             if compiled is not None and reference.code == f"sha256:{hashlib.sha256(compiled).hexdigest()}":
-                found[reference.real].use_compiled(compiled)
+                found[real].use_compiled(compiled)
     return found
+
+
+def _placed(payload: NamesSources, roots: ResolvedRoots) -> dict[str, SourceReference]:
+    """The references by the real paths of their files here."""
+    placed: dict[str, SourceReference] = {}
+    for reference in payload.sources:
+        real = file_here(roots, Position(reference.root, reference.path))
+        if placed.setdefault(real, reference).digest != reference.digest:
+            raise two_in_one(real)
+    return placed
+
+
+def _shown(payload: NamesSources, placed: Mapping[str, SourceReference], roots: ResolvedRoots) -> dict[str, str]:
+    """How the files are to be shown here."""
+    here = told_roots(roots)
+    told = payload.roots or here
+    return {
+        real: shown_here(reference.shown, told[reference.root], here[reference.root], real)
+        for real, reference in placed.items()
+    }

@@ -14,13 +14,15 @@ import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
+from math import inf
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from flask_hotreload.coordination import active as under_way
 from flask_hotreload.coordination import blobs as kept
-from flask_hotreload.coordination import presence
+from flask_hotreload.coordination import past, presence, recorded, releases
 from flask_hotreload.coordination import staged as waiting
 from flask_hotreload.coordination.bell import Bell
 from flask_hotreload.coordination.database import Database
@@ -35,13 +37,12 @@ from flask_hotreload.coordination.records import (
     View,
     Vote,
 )
-from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 from flask_hotreload.errors import StoreUnavailable
 
 #: Seconds for which a member that was alive is not looked at again.
 _ALIVE = 0.02
 _GLANCE = """
-SELECT meta.release, (SELECT head FROM releases WHERE name = ?), (SELECT max(head) FROM releases), {},
+SELECT meta.release, (SELECT head FROM releases WHERE name = ?), max(newest, (SELECT max(head) FROM releases)), {},
     EXISTS (SELECT 1 FROM journal WHERE journal.id = ?),
     active.id, active.release, coordinator, participants, base, generation, phase, deadline, reason, version
 FROM meta LEFT JOIN active
@@ -52,9 +53,9 @@ _VOTE = """
 INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active
 WHERE id = ? AND (? = 'settled' OR phase NOT IN ('committed', 'aborted'))
 """
-_UNDECIDED = "phase NOT IN ('committed', 'aborted')"
-_BEGUN = "SELECT 1 FROM begun WHERE id = ? UNION ALL SELECT 1 FROM journal WHERE id = ?"
-_BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
+_MAY_SERVE = """
+SELECT 1 FROM members JOIN releases ON releases.name = members.release WHERE members.id = ? AND releases.head = ?
+"""
 
 _write_json = msgspec.json.Encoder().encode
 _read_votes = msgspec.json.Decoder(tuple[Vote, ...]).decode
@@ -73,6 +74,7 @@ class _Opened:
         self.payload: tuple[str, int, bytes] | None = None  # transaction, version, payload
         self.members: tuple[str, tuple[Member, ...]] = ("", ())  # as they stand in the file, and read
         self.seen_alive: dict[str, float] = {}
+        self.ready: JournalRecord | None = None  # what was laid ready last
 
     def close(self) -> None:
         for each in (self.bell, self.presence, self.database):
@@ -177,7 +179,7 @@ class SQLiteStore:
         """Whatever an earlier process of this id was doing is over: it is not the one that lives now."""
         connection.execute("DELETE FROM members WHERE id = ?", (member,))
         connection.execute(
-            f"UPDATE active SET phase = ?, reason = ? WHERE coordinator = ? AND {_UNDECIDED}",
+            f"UPDATE active SET phase = ?, reason = ? WHERE coordinator = ? AND {under_way.UNDECIDED}",
             (Phase.ABORTED.value, f"the coordinating worker {member} has died", member),
         )
 
@@ -185,7 +187,7 @@ class SQLiteStore:
         if member.id != self.member_id:
             raise ValueError(f"this process is {self.member_id}; it cannot join as {member.id}")
         with self._database.write() as connection:
-            undecided = connection.execute(f"SELECT release FROM active WHERE {_UNDECIDED}").fetchone()
+            undecided = connection.execute(f"SELECT release FROM active WHERE {under_way.UNDECIDED}").fetchone()
             if undecided is None:
                 self._bury(connection)
             elif undecided[0] == member.release:
@@ -226,6 +228,11 @@ class SQLiteStore:
             else:
                 seen[member] = now
         return found
+
+    def renew(self, member: str, generation: int) -> float:
+        # The row of a member that has died stays until the next one joins: what it has counted is still of use.
+        there = self._database.read(_MAY_SERVE, (member, generation)) and not self.dead([member])
+        return inf if there else -inf
 
     # The transaction -------------------------------------------------------------------------------------------
 
@@ -281,68 +288,22 @@ class SQLiteStore:
 
     def begin(self, record: TransactionRecord) -> bool:
         with self._database.write() as connection:
-            if not self._may_begin(connection, record):
+            left_out = under_way.left_out(connection, record)
+            if left_out is None or not all(presence.is_dead(self._file, member) for member in left_out):
                 return False
             waiting.remove_expired(connection, self.now())
-            self._remove_unused(connection)
-            self._remember(connection, record.id)
-            connection.execute("DELETE FROM votes")
-            connection.execute(
-                "INSERT OR REPLACE INTO active VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
-                (
-                    record.id,
-                    record.release,
-                    record.coordinator,
-                    _write_json(record.participants).decode(),
-                    record.base,
-                    record.generation,
-                    record.phase.value,
-                    record.deadline,
-                    record.reason,
-                ),
-            )
-            connection.execute("INSERT OR REPLACE INTO payload VALUES (1, ?, 0, ?)", (record.id, record.payload))
+            recorded.remove_old(connection)
+            kept.remove_unused(connection)
+            under_way.put(connection, record)
         self._database.tidy()
         return True
 
-    def _may_begin(self, connection: sqlite3.Connection, record: TransactionRecord) -> bool:
-        if connection.execute(
-            f"SELECT 1 FROM active WHERE {_UNDECIDED} UNION ALL {_BEGUN}", (record.id, record.id)
-        ).fetchone():
-            return False
-        heads = dict(connection.execute("SELECT name, head FROM releases").fetchall())
-        if heads.get(record.release) != record.base or record.generation <= max(heads.values()):
-            return False
-        rows = connection.execute("SELECT id FROM members WHERE release = ?", (record.release,)).fetchall()
-        members = {row[0] for row in rows}
-        if not members.issuperset(record.participants):
-            return False
-        return all(presence.is_dead(self._file, member) for member in members.difference(record.participants))
-
-    @staticmethod
-    def _remove_unused(connection: sqlite3.Connection) -> None:
-        kept.remove_unused(connection)
-        connection.execute(
-            "DELETE FROM journal WHERE NOT live AND number <= (SELECT max(number) FROM journal) - ?", (REMEMBERED,)
-        )
-
-    @staticmethod
-    def _remember(connection: sqlite3.Connection, transaction: str) -> None:
-        connection.execute("INSERT INTO begun (id) VALUES (?)", (transaction,))
-        connection.execute("DELETE FROM begun WHERE number <= (SELECT max(number) FROM begun) - ?", (REMEMBERED,))
-
     def has_begun(self, transaction: str) -> bool:
-        return bool(self._database.read(_BEGUN, (transaction, transaction)))
+        return past.has_begun(self._database, transaction)
 
     def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
         with self._database.write() as connection:
-            changed = connection.execute(
-                "UPDATE active SET phase = ?, deadline = ?, version = version + ? WHERE id = ? AND phase = ?",
-                (to.value, deadline, payload is not None, transaction, _BEFORE[to].value),
-            ).rowcount
-            if changed and payload is not None:
-                connection.execute("UPDATE payload SET version = version + 1, data = ?", (payload,))
-            return changed > 0
+            return under_way.advance(connection, transaction, to, deadline, payload)
 
     def vote(self, vote: Vote) -> int:
         row = (vote.ballot.value, vote.member, _write_json(vote).decode(), vote.transaction, vote.ballot.value)
@@ -352,53 +313,60 @@ class SQLiteStore:
         ((cast,),) = self._database.read("SELECT count(*) FROM votes WHERE ballot = ?", row[:1])
         return int(cast)
 
+    def lay_ready(self, record: JournalRecord) -> None:
+        opened = self._open()
+        with opened.database.write() as connection:
+            recorded.lay_ready(connection, record)
+        opened.ready = record
+
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
-        digests = _write_json(record.digests).decode()
-        superseded = [(record.release, generation) for generation in obsolete]
-        with self._database.write() as connection:
-            if not connection.execute(
-                "UPDATE active SET phase = ? WHERE id = ? AND phase = ?",
-                (Phase.COMMITTED.value, record.transaction, Phase.APPLY.value),
-            ).rowcount:
+        opened = self._open()
+        with opened.database.write() as connection:
+            if not under_way.commit(connection, record.transaction):
                 return False
-            connection.execute(
-                "INSERT INTO journal (release, generation, id, live, payload, digests) VALUES (?, ?, ?, 1, ?, ?)",
-                (record.release, record.generation, record.transaction, record.payload, digests),
-            )
-            connection.executemany(
-                "UPDATE journal SET live = 0, payload = x'', digests = '[]' WHERE release = ? AND generation = ?",
-                superseded,
-            )
+            recorded.put(connection, record, is_ready=opened.ready == record)
+            recorded.retire(connection, record.release, obsolete)
             connection.execute("UPDATE releases SET head = ? WHERE name = ?", (record.generation, record.release))
+            releases.know(connection, [record.sources], record.release)
             return True
 
     def abort(self, transaction: str, reason: str) -> bool:
         return self._database.change(
-            f"UPDATE active SET phase = ?, reason = ? WHERE id = ? AND {_UNDECIDED}",
+            f"UPDATE active SET phase = ?, reason = ? WHERE id = ? AND {under_way.UNDECIDED}",
             (Phase.ABORTED.value, reason, transaction),
         )
 
     # The journal -----------------------------------------------------------------------------------------------
 
     def journal(self, release: str) -> Sequence[JournalRecord]:
-        rows = self._database.read(
-            "SELECT release, generation, id, payload, digests FROM journal "
-            "WHERE release = ? AND live ORDER BY generation",
-            (release,),
-        )
-        return [
-            JournalRecord(of, generation, transaction, payload, _read_names(digests))
-            for of, generation, transaction, payload, digests in rows
-        ]
+        return recorded.read(self._database, release)
 
     def new_release(self, release: str, *, only_if: str) -> bool:
         with self._database.write() as connection:
-            if connection.execute("SELECT 1 FROM releases WHERE name = ?", (release,)).fetchone():
-                return False
-            changed = connection.execute("UPDATE meta SET release = ? WHERE release = ?", (release, only_if)).rowcount
-            if changed:
-                connection.execute("INSERT INTO releases (name, head) SELECT ?, max(head) FROM releases", (release,))
-            return changed > 0
+            return releases.begin(connection, release, only_if=only_if)
+
+    def release_of(self, sources: str) -> str | None:
+        return releases.of_sources(self._database, sources)
+
+    def publish_again(
+        self,
+        release: str,
+        head: int,
+        journal: Sequence[JournalRecord],
+        blobs: Mapping[str, bytes],
+        base: bytes | None,
+    ) -> bool:
+        with self._database.write() as connection:
+            return releases.publish_again(connection, release, head, journal, blobs, base)
+
+    def put_seal(self, seal: bytes) -> bytes:
+        with self._database.write() as connection:
+            ((found,),) = connection.execute("SELECT seal FROM meta").fetchall()
+            members = connection.execute("SELECT id FROM members").fetchall()
+            if found is not None and not all(presence.is_dead(self._file, member) for (member,) in members):
+                return found if isinstance(found, bytes) else b""
+            connection.execute("UPDATE meta SET seal = ?", (seal,))
+            return seal
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
         with self._database.write() as connection:
@@ -426,22 +394,13 @@ class SQLiteStore:
         return waiting.drop(self._database, transaction, unless_begun)
 
     def put_report(self, report: bytes, *, transaction: str | None = None, only_first: bool = False) -> None:
-        conflict = "NOTHING" if only_first else "UPDATE SET report = excluded.report"
-        with self._database.write() as connection:
-            connection.execute(
-                f"INSERT INTO reports (id, report) VALUES (?, ?) ON CONFLICT (id) DO {conflict}",
-                (transaction, report),
-            )
-            connection.execute(
-                "DELETE FROM reports WHERE number <= (SELECT max(number) FROM reports) - ?", (REPORTS,)
-            )
+        past.put_report(self._database, report, transaction, only_first=only_first)
 
     def report(self, transaction: str) -> bytes | None:
-        rows = self._database.read("SELECT report FROM reports WHERE id = ?", (transaction,))
-        return rows[0][0] if rows else None
+        return past.report(self._database, transaction)
 
     def reports(self) -> list[bytes]:
-        return [report for (report,) in self._database.read("SELECT report FROM reports ORDER BY number")]
+        return past.reports(self._database)
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 

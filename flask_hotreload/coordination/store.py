@@ -1,7 +1,9 @@
 """Where the workers of a deployment meet. The interface; the implementations stand beside it.
 
-A store keeps what it has acknowledged, and each of its changes happens wholly or not at all, as if alone. Nothing
-else is asked of it: the protocol is right however late, often or seldom wake-ups arrive.
+A store keeps what it has acknowledged, and each of its changes happens wholly or not at all, as if alone. One thing
+it may forget when it crashes: that a transaction is in ``APPLY``, with the votes cast since then; nothing can come of
+it but an abort. Nothing else is asked of a store: the protocol is right however late, often or
+seldom wake-ups arrive.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from flask_hotreload.coordination.records import (
 REPORTS = 100
 #: How many transactions a store remembers by their ids, and how many decisions after their records are obsolete.
 REMEMBERED = 1000
+#: How many releases a store remembers beside those that have members.
+RELEASES = 20
 
 
 class Store(Protocol):
@@ -60,8 +64,20 @@ class Store(Protocol):
     def leave(self, member: str) -> None:
         """The member admits no request from now on: its vote is not waited for."""
 
+    def renew(self, member: str, generation: int) -> float:
+        """Until when this process's member may admit requests, in seconds of its :func:`time.monotonic`.
+
+        As long as it may, it is not :meth:`dead` unless its process has ended. Counted from before the store was
+        asked, so that no clock is compared with another; infinity where the store learns of deaths from the kernel.
+        Minus infinity, and nothing is renewed, if it is no member, or ``generation`` is not the head of its release:
+        then it has to catch up and :meth:`join` again.
+        """
+
     def dead(self, members: Iterable[str]) -> set[str]:
-        """Those of ``members`` that have certainly ended. Never a guess from silence."""
+        """Those of ``members`` that admit no request from now on until they have joined again: their processes have
+        ended, or their leases have run out. Never a guess. Who is told dead here cannot renew afterwards; what it
+        has told of itself may stay in the view.
+        """
 
     # The transaction -------------------------------------------------------------------------------------------
 
@@ -89,6 +105,11 @@ class Store(Protocol):
         active one, if this member has cast one on the same ballot, or, except for ``SETTLED``, if it is decided.
         """
 
+    def lay_ready(self, record: JournalRecord) -> None:
+        """Write what is large of a record that may be committed, while nobody is held, so that :meth:`commit` has
+        little to write. What is laid ready and not committed goes when the next transaction begins.
+        """
+
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
         """Decide for commit, and write the journal's record, in one change. Refused unless the transaction is the
         active one and in ``APPLY``: then it is aborted, or was committed before.
@@ -111,8 +132,34 @@ class Store(Protocol):
 
     def new_release(self, release: str, *, only_if: str) -> bool:
         """Let workers that boot from now on belong to ``release``, with an empty journal and generation numbers
-        going on. Refused unless ``only_if`` is the one that they belong to so far.
+        going on. Refused unless ``only_if`` is the one that they belong to so far, and if there is one of this name.
+
+        Of those that have no members and are not the one that workers boot with, all but the last :data:`RELEASES`
+        are forgotten, with all that is theirs; their numbers are not given again.
         """
+
+    def release_of(self, sources: str) -> str | None:
+        """The release that began with, or committed, a whole source with this digest; of several the one that did so
+        last. ``None``: it is not known.
+        """
+
+    def publish_again(
+        self,
+        release: str,
+        head: int,
+        journal: Sequence[JournalRecord],
+        blobs: Mapping[str, bytes],
+        base: bytes | None,
+    ) -> bool:
+        """Give back to a store what it has lost: ``release`` serves ``head``, by just this journal and base.
+
+        Refused, unless ``head`` is above the head that the store has for the release. An undecided transaction of the
+        release is aborted, and all members of the release have to :meth:`join` again. ``blobs`` are those that the
+        journal and the base need.
+        """
+
+    def put_seal(self, seal: bytes) -> bytes:
+        """Keep ``seal``, opaque here, unless there is one and any member lives; return the one that is kept."""
 
     def put_blobs(self, blobs: Mapping[str, bytes]) -> None:
         """Keep sources by digest: for the active transaction, and from then on while a record of a journal, a base,

@@ -9,17 +9,22 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from flask_hotreload.coordination.beginning import NOTHING_LEFT, Left, left_before, left_by, snapshot_of
+from flask_hotreload.coordination.copied import JournalCopy
 from flask_hotreload.coordination.journal import Entry, Journal
-from flask_hotreload.coordination.payload import Payload, Signs, hash_of, unseal
-from flask_hotreload.coordination.shipped import Read, read_of, sources_of
+from flask_hotreload.coordination.payload import LedRoot, Payload, Signs, hash_of, unseal
+from flask_hotreload.coordination.positions import led_here, script_here, told_roots
+from flask_hotreload.coordination.shipped import Read, blobs_of, read_of, sources_of
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
 from flask_hotreload.host import Asked, Given
 from flask_hotreload.pace import ShortTurns
+from flask_hotreload.parking import commit_of
+from flask_hotreload.portable import with_scripts
 from flask_hotreload.progress import Progress, untold
 from flask_hotreload.recipe import Recipe
-from flask_hotreload.reloader import commit_of, worker_id
 from flask_hotreload.report import ErrorReport, ReloadReport, describe_error
+from flask_hotreload.reporting import worker_id
 from flask_hotreload.sources import Snapshot, Source
 
 if TYPE_CHECKING:
@@ -27,6 +32,7 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.document import Document
     from flask_hotreload.reloader import Reloader
+    from flask_hotreload.sources import ResolvedRoots
     from flask_hotreload.transaction import Transaction
 
 
@@ -43,12 +49,24 @@ class Part(msgspec.Struct, frozen=True):
 class Worker:
     """Runs one transaction at a time on ``reloader``, for the agent, on the agent's thread."""
 
-    def __init__(self, reloader: Reloader, store: Store, signer: Signs, *, deployment: str, release: str) -> None:
+    def __init__(
+        self,
+        reloader: Reloader,
+        store: Store,
+        signer: Signs,
+        *,
+        deployment: str,
+        release: str,
+        leaves_beginning: bool = False,
+    ) -> None:
+        """``leaves_beginning``: see :mod:`flask_hotreload.coordination.beginning`."""
         self._reloader = reloader
         self._store = store
         self._signer = signer
         self._deployment = deployment
         self._release = release
+        self._leaves_beginning = leaves_beginning
+        self._copy = JournalCopy(store, signer, release=release, running=self.running)
         self._transaction: Transaction | None = None
         self._turns: ShortTurns | None = None  # as long as there is something to be done for a transaction
         self._error: ReloadError | None = None
@@ -67,10 +85,24 @@ class Worker:
         return self._reloader.current.recipe.snapshot.digest
 
     @property
-    def roots(self) -> dict[str, str]:
+    def whole(self) -> str:
+        """The digest of the whole source that the transaction in progress serves, if it makes one; else nothing.
+
+        A worker that boots with these files computes the same.
+        """
+        following = None if self._transaction is None else self._transaction.next
+        return "" if following is None or following.recipe.documents else following.recipe.snapshot.digest
+
+    def running(self) -> dict[str, bytes]:
+        """Digest → bytes of all sources that run here, and of what they are compiled to."""
+        sources = self._reloader.current.recipe.snapshot.sources.values()
+        return {digest: data for source in sources for digest, data in blobs_of(source)}
+
+    @property
+    def roots(self) -> tuple[LedRoot, ...]:
         """Where the roots led when the transaction in progress read its sources."""
         assert self._transaction is not None
-        return self._transaction.snapshot.roots.real
+        return told_roots(self._transaction.snapshot.roots)
 
     # Steps. Each returns whether it went well, and what to tell of it. -------------------------------------------
 
@@ -82,7 +114,7 @@ class Worker:
         self._turns = ShortTurns()
         try:
             payload = self._unseal(record.payload, record.generation, record.id)
-            document = read_document(payload.document)
+            document = self._document_of(payload)
             document = replace(document, restores=payload.restores, commits=payload.commits)
             self._reloader.admit(document)
             self._transaction = self._begin(document, payload, alike=alike)
@@ -170,7 +202,7 @@ class Worker:
         if staged is None or staged.base != self.generation or self._store.has_begun(commit_of(staged.transaction)):
             return
         payload = self._unseal(staged.payload, staged.generation, staged.transaction)
-        document = read_document(payload.document)
+        document = self._document_of(payload)
         self._reloader.admit(document)
         transaction = self._begin(document, payload, alike=False)
         try:
@@ -201,20 +233,27 @@ class Worker:
         assert self._transaction is not None
         return read_of(self._transaction.snapshot, known)
 
-    def catch_up(self, head: int) -> None:
+    def left(self, journal: Journal, known: Collection[str]) -> Left:
+        """What the release began with. ``known``: digests of blobs that the store has, or gets."""
+        if journal.newest is not None:
+            return left_before(journal.newest.beginning, self._store)
+        return left_by(self._reloader.base.snapshot, known) if self._leaves_beginning else NOTHING_LEFT
+
+    def catch_up(self, head: int, *, anew: bool = False) -> None:
         """Run what the journal says makes what is committed, without asking anybody. Raise :class:`ReloadError`.
 
         ``head``: what the release serves. It may be ahead of the records, where a release began with that number.
+        ``anew``: what runs here is something else, whatever its number.
         """
         records = self._store.journal(self._release)
         journal = self._journal_of(records)
         newest = journal.newest
-        if newest is None or newest.generation <= self.generation:
+        if newest is None or (newest.generation <= self.generation and not anew):
             self._reloader.renumber(head)
             return
         runs = journal.runs
-        if not self._leads_to(journal, newest):
-            self._run(newest, Given(recipe=self._recipe(runs)))
+        if anew or not self._leads_to(journal, newest):
+            self._run(newest, Given(recipe=self._recipe(runs, newest)))
             runs = []
         for payload in runs:
             if payload.generation > self.generation and not self._is_there(payload):
@@ -223,14 +262,50 @@ class Worker:
         self._reloader.caught_up(read_document(newest.document).probation, newest.transaction, newest.at)
         self._reloader.tell()
 
+    # What is given back to a store that has lost it -------------------------------------------------------------
+
+    def keep_copy(self, record: TransactionRecord | None = None, sources: str = "") -> None:
+        """``record`` was committed, with ``sources``; or this worker has caught up.
+
+        Raise :class:`StoreUnavailable`.
+        """
+        if record is None:
+            self._copy.read(self.generation)
+        else:
+            self._copy.follow(record, sources)
+
+    @property
+    def can_publish(self) -> bool:
+        return self._copy.of == self.generation and self._copy.complete
+
+    def publish_again(self) -> bool:
+        """Give back what makes the generation that is served here. Raise :class:`StoreUnavailable`."""
+        copy = self._copy
+        return self._store.publish_again(self._release, self.generation, copy.records, copy.blobs, copy.base)
+
+    def differs_from_head(self) -> bool:
+        """Whether the store holds, under the number of what runs here, something else: it had lost that number."""
+        records, mine = self._store.journal(self._release), self._copy.newest
+        newest = records[-1] if records else None
+        if mine is None or newest is None or self._copy.of != self.generation or newest.generation != self.generation:
+            return False
+        return newest.transaction != mine.transaction
+
     def _leads_to(self, journal: Journal, newest: Payload) -> bool:
         """Whether running what is newer than what runs here makes the newest generation; else everything has to be.
 
-        It does not where a rollback, since then, has led elsewhere.
+        It does not where a rollback, since then, has led elsewhere; nor if this worker has started from other files
+        than the release began with.
         """
         runs = journal.runs
-        from_base = self._reloader.is_first or self.generation >= newest.turned
+        is_first = self._reloader.is_first
+        from_base = self._began_alike(newest) if is_first else self.generation >= newest.turned
         return from_base or bool(runs and runs[0].document["data"] is None and runs[0].generation > self.generation)
+
+    def _began_alike(self, newest: Payload | None) -> bool:
+        """Whether the first generation of this process is that of its release."""
+        beginning = None if newest is None else newest.beginning
+        return beginning is None or beginning.sources == self._reloader.base.snapshot.digest
 
     def _is_there(self, payload: Payload) -> bool:
         """Whether the application was imported from just these sources: then it is that generation already."""
@@ -240,8 +315,7 @@ class Worker:
         return given.snapshot is not None and not self._reloader.differs(given.snapshot)
 
     def _run(self, payload: Payload, given: Given) -> None:
-        written = {**payload.document, "checks": [], "dryRun": False}
-        document = read_document(written)
+        document = replace(self._document_of(payload), checks=(), dry_run=False)
         if given.recipe is not None:
             document = replace(document, data=None, restores=payload.generation)
         number = max(payload.generation, self.generation + 1)
@@ -290,33 +364,48 @@ class Worker:
         """``alike``: every worker runs the same sources."""
         if payload.restores is not None:
             return self._given_back(payload.restores, payload.parent)
-        roots = self._reloader.roots_led(payload.roots)
+        roots = self._roots_of(payload)
         whole = payload.document["data"] is None
         if not payload.sources:
             return Given(Snapshot(roots), must_differ=alike)
-        return Given(Snapshot(roots, self._sources(payload), sealed=whole))
+        return Given(Snapshot(roots, self._sources(payload, roots), sealed=whole))
 
     def _given_back(self, generation: int, parent: int | None) -> Given:
         kept = self._reloader.kept.get(generation)
         if kept is not None and kept.is_alive(self._reloader.current):
             return Given(recipe=kept.recipe, kept=kept, parent=parent, label=kept.label)
         journal = self.journal()
-        recipe = self._recipe(journal.recipe(generation))
+        recipe = self._recipe(journal.recipe(generation), journal.newest)
         return Given(recipe=recipe, kept=kept, parent=parent, label=journal.label_of(generation))
 
-    def _recipe(self, runs: Sequence[Payload]) -> Recipe:
+    def _recipe(self, runs: Sequence[Payload], newest: Payload | None) -> Recipe:
+        """Of what ``runs`` on what the release began with, as the ``newest`` record tells."""
         recipe = self._reloader.base
+        from_whole = bool(runs) and runs[0].document["data"] is None
+        if newest is not None and newest.beginning is not None and not (from_whole or self._began_alike(newest)):
+            recipe = Recipe(snapshot_of(newest.beginning, self._store, self._reloader))
         for payload in runs:
-            snapshot = Snapshot(self._reloader.roots_led(payload.roots), self._sources(payload), sealed=True)
+            roots = self._roots_of(payload)
+            snapshot = Snapshot(roots, self._sources(payload, roots), sealed=True)
             if payload.document["data"] is None:
                 recipe = Recipe(snapshot)
             else:
-                recipe = recipe.followed_by(read_document(payload.document), snapshot.sources)
+                recipe = recipe.followed_by(self._document_of(payload), snapshot.sources)
         return recipe
 
-    def _sources(self, payload: Payload) -> dict[str, Source]:
+    def _document_of(self, payload: Payload) -> Document:
+        """With the scripts' paths on this host."""
+        own = self._reloader.roots_led({})
+        return read_document(with_scripts(payload.document, script_here(own)))
+
+    def _roots_of(self, payload: Payload) -> ResolvedRoots:
+        """This worker's own roots, as they led where the payload was made if these are the same folders."""
+        led = led_here(payload.roots, self._reloader.roots_led({}))
+        return self._reloader.roots_led(led)
+
+    def _sources(self, payload: Payload, roots: ResolvedRoots) -> dict[str, Source]:
         """Real path → source, each with the digest that was signed. What runs here already is not made once more."""
-        return sources_of(payload, self._store, self._reloader.current.recipe.snapshot.sources)
+        return sources_of(payload, self._store, self._reloader.current.recipe.snapshot.sources, roots)
 
     # What is told ------------------------------------------------------------------------------------------------
 

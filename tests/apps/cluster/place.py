@@ -63,7 +63,6 @@ def leave_by_exception():
 
 def app(environ, start_response):
     answer = {"pid": os.getpid(), "parent": os.getppid(), "made": made, "calls": calls}
-    answer["of_request"] = told(boot.place_of_request(environ))
     if environ["PATH_INFO"] == "/children":
         answer["children"] = children()
     if environ["PATH_INFO"] == "/late":

@@ -1,0 +1,78 @@
+"""The transaction that is under way in a SQLite store: the statements, for whoever has the turn."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flask_hotreload.coordination import past
+from flask_hotreload.coordination.records import Phase
+
+if TYPE_CHECKING:
+    from flask_hotreload.coordination.records import TransactionRecord
+
+UNDECIDED = "phase NOT IN ('committed', 'aborted')"
+_BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
+
+_write_names = msgspec.json.Encoder().encode
+
+
+def left_out(connection: sqlite3.Connection, record: TransactionRecord) -> set[str] | None:
+    """``None``: it may not begin. Else the members of its release that it leaves out: they have to be dead."""
+    if connection.execute(
+        f"SELECT 1 FROM active WHERE {UNDECIDED} UNION ALL {past.BEGUN}", (record.id, record.id)
+    ).fetchone():
+        return None
+    heads = dict(connection.execute("SELECT name, head FROM releases").fetchall())
+    ((newest,),) = connection.execute("SELECT newest FROM meta").fetchall()
+    if heads.get(record.release) != record.base or record.generation <= max(newest, *heads.values()):
+        return None
+    rows = connection.execute("SELECT id FROM members WHERE release = ?", (record.release,)).fetchall()
+    members = {row[0] for row in rows}
+    return members.difference(record.participants) if members.issuperset(record.participants) else None
+
+
+def put(connection: sqlite3.Connection, record: TransactionRecord) -> None:
+    """In the place of the one before, without votes."""
+    past.remember(connection, record.id)
+    connection.execute("DELETE FROM votes")
+    connection.execute(
+        "INSERT OR REPLACE INTO active VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0)",
+        (
+            record.id,
+            record.release,
+            record.coordinator,
+            _write_names(record.participants).decode(),
+            record.base,
+            record.generation,
+            record.phase.value,
+            record.deadline,
+            record.reason,
+        ),
+    )
+    connection.execute("INSERT OR REPLACE INTO payload VALUES (1, ?, 0, ?)", (record.id, record.payload))
+
+
+def advance(
+    connection: sqlite3.Connection, transaction: str, to: Phase, deadline: float, payload: bytes | None
+) -> bool:
+    changed = connection.execute(
+        "UPDATE active SET phase = ?, deadline = ?, version = version + ? WHERE id = ? AND phase = ?",
+        (to.value, deadline, payload is not None, transaction, _BEFORE[to].value),
+    ).rowcount
+    if changed and payload is not None:
+        connection.execute("UPDATE payload SET version = version + 1, data = ?", (payload,))
+    return changed > 0
+
+
+def commit(connection: sqlite3.Connection, transaction: str) -> bool:
+    """Decide for commit, if it is this one's time."""
+    return (
+        connection.execute(
+            "UPDATE active SET phase = ? WHERE id = ? AND phase = ?",
+            (Phase.COMMITTED.value, transaction, Phase.APPLY.value),
+        ).rowcount
+        > 0
+    )

@@ -1,0 +1,6 @@
+local release, id, till, record = unpack(ARGV, 1, 4)
+drop_staged(release)
+redis.call('HSET', STAGED, release, id)
+redis.call('HSET', key('staged:') .. release, 'until', till, 'record', record)
+name_digests(key('staged-digests:') .. release, 5, #ARGV)
+return answer()

@@ -1,0 +1,11 @@
+local id, ballot, member, vote = unpack(ARGV)
+if get('id') ~= id or (ballot ~= 'settled' and not undecided()) then
+  return answer(0)
+end
+if ballot ~= 'prepared' then
+  keep_in_memory()
+end
+if redis.call('HSETNX', VOTES, ballot .. '\0' .. member, vote) == 0 then
+  return answer(0)
+end
+return answer(redis.call('HINCRBY', STATE, 'cast:' .. ballot, 1))

@@ -1,0 +1,222 @@
+"""Wake-ups through a Redis server, by its channels: hints, which may be lost.
+
+One member is rung on a channel of its own; of several every member of the deployment is woken, since a message that
+named them would be sent to each with all the names. A member's own process is woken without the server.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+import threading
+import time
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from flask_hotreload.coordination.redis_server import is_usable
+from flask_hotreload.errors import StoreUnavailable
+
+if TYPE_CHECKING:
+    from flask_hotreload.coordination.redis_server import Server
+
+_HINT = b"!"
+#: Seconds within which a ring is sent, or given up.
+_RING = 0.1
+#: Seconds after which the server is asked whether it still sends what is rung.
+_SILENCE = 5.0
+
+
+class Bell:
+    """Rings other members, and is rung as ``member``."""
+
+    def __init__(self, server: Server, prefix: str, member: str) -> None:
+        self._server = server
+        self._me = member
+        self._all, self._one = f"{prefix}ring", f"{prefix}ring:"
+        self._closed = False
+        # Not imported by name: under gevent they are gevent's, and waiting lets other greenlets run.
+        self._nudged, self._nudging = socket.socketpair()
+        for end in (self._nudged, self._nudging):
+            end.setblocking(False)
+        self._waiting = threading.Lock()  # held by the thread that waits; protects what follows
+        self._ear: Any = None
+        self._heard_at = 0.0
+        self._asked_at: float | None = None  # when the server was asked whether it is there, until it says so
+        self._sending = threading.Lock()  # protects what follows
+        self._hand: Any = None
+
+    # Ringing ---------------------------------------------------------------------------------------------------
+
+    def ring(self, members: Iterable[str]) -> None:
+        """Never raises. Waits no longer than ``_RING``, or once to connect; not while the server is away."""
+        names = set(members)
+        if self._me in names:
+            names.discard(self._me)
+            self._nudge()
+        if not names or not self._sending.acquire(timeout=_RING):
+            return
+        try:
+            self._publish(names)
+        finally:
+            self._sending.release()
+
+    def _publish(self, names: set[str]) -> None:
+        from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
+
+        channel = self._one + next(iter(names)) if len(names) == 1 else self._all
+        hand = self._connected_hand()
+        if hand is None:
+            return
+        try:
+            hand.bounded.ends = time.monotonic() + _RING
+            packed = hand.pack_command("PUBLISH", channel, self._me)
+            hand.send_packed_command(packed, check_health=False)
+        except (RedisError, OSError):
+            hand.disconnect()
+            self._hand = None
+
+    def _connected_hand(self) -> Any:
+        """A connection on which the server answers nothing: what is rung is sent, and that is all."""
+        from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
+
+        if self._hand is not None and not is_usable(self._hand):
+            self._hand.disconnect()
+            self._hand = None
+        if self._hand is None and not self._server.is_lost:
+            try:
+                hand = self._server.connect()
+                hand.send_command("CLIENT", "REPLY", "OFF", check_health=False)
+            except (StoreUnavailable, RedisError, OSError):
+                return None
+            self._hand = hand
+        if self._hand is not None:
+            self._hand.used_at = time.monotonic()
+        return self._hand
+
+    def _nudge(self) -> None:
+        try:
+            self._nudging.send(_HINT)
+        except OSError:
+            pass  # there are enough hints to read already, or it is closed
+
+    # Being rung ------------------------------------------------------------------------------------------------
+
+    def listen(self) -> None:
+        """Hear rings from now on, if the server is there; else from when it is, see :meth:`wait`."""
+        with self._waiting:
+            try:
+                self._subscribe()
+            except StoreUnavailable:
+                return
+        if self._sending.acquire(timeout=_RING):
+            try:
+                self._connected_hand()
+            finally:
+                self._sending.release()
+
+    def wait(self, seconds: float | None) -> None:
+        """Until somebody rings or has rung, or this is closed; at most ``seconds``.
+
+        Raise :class:`StoreUnavailable` if the server cannot be heard.
+        """
+        until = None if seconds is None else time.monotonic() + seconds
+        with self._waiting:
+            if self._ear is None and not self._closed:
+                if not self._is_nudged():
+                    self._subscribe()
+                return  # what was rung before was perhaps not heard
+            while not self._closed and not self._is_rung():
+                left = None if until is None else until - time.monotonic()
+                if left is not None and left <= 0:
+                    self._ask_whether_it_is_there()
+                    return
+                self._sleep(left)
+
+    def _subscribe(self) -> None:
+        from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
+
+        ear = self._server.connect()
+        try:
+            ear.bounded.ends = time.monotonic() + ear.seconds
+            ear.send_command("SUBSCRIBE", self._all, self._one + self._me, check_health=False)
+            ear.read_response()
+            ear.read_response()
+        except (RedisError, OSError) as error:
+            ear.disconnect()
+            raise StoreUnavailable(
+                f"the Redis server {self._server.address.text} does not let this worker hear the channels hotreload:*"
+                f" ({error})"
+            ) from error
+        self._ear, self._asked_at, self._heard_at = ear, None, time.monotonic()
+
+    def _is_nudged(self) -> bool:
+        try:
+            while self._nudged.recv(4096) == _HINT * 4096:
+                continue
+        except OSError:
+            return False
+        return True
+
+    def _is_rung(self) -> bool:
+        """Read what there is to be read; one look at the store serves all the hints there are."""
+        from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
+
+        rung = self._is_nudged()
+        ear = self._ear
+        try:
+            while ear.can_read(timeout=0):
+                ear.bounded.ends = time.monotonic() + ear.seconds
+                message = ear.read_response()
+                self._heard_at, self._asked_at = time.monotonic(), None
+                rung = self._is_for_me(message) or rung
+        except (RedisError, OSError):
+            self._drop()
+            return True
+        return rung
+
+    def _is_for_me(self, message: Any) -> bool:
+        """It says who rings: whoever does and means itself, too, has been woken before."""
+        return bool(message[0] == b"message" and message[2] != self._me.encode())
+
+    def _sleep(self, seconds: float | None) -> None:
+        poll = select.poll()
+        poll.register(self._nudged.fileno(), select.POLLIN)
+        poll.register(self._ear.bounded.fileno(), select.POLLIN)
+        poll.poll(None if seconds is None else seconds * 1000)
+
+    def _ask_whether_it_is_there(self) -> None:
+        """A connection that has been cut somewhere between ends only for whoever sends something."""
+        from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
+
+        now = time.monotonic()
+        if self._asked_at is not None:
+            if now >= self._asked_at + self._server.address.timeout:
+                self._drop()
+        elif now >= self._heard_at + _SILENCE:
+            try:
+                self._ear.bounded.ends = now + _RING
+                self._ear.send_command("PING", check_health=False)
+                self._asked_at = now
+            except (RedisError, OSError):
+                self._drop()
+
+    def _drop(self) -> None:
+        self._ear.disconnect()
+        self._ear = None
+
+    # The end ---------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        self._closed = True
+        self._nudge()
+        for lock, end in ((self._waiting, self._nudged), (self._sending, self._nudging)):
+            if lock.acquire(timeout=2 * self._server.address.timeout):
+                try:
+                    end.close()
+                finally:
+                    lock.release()
+
+    def let_go(self) -> None:
+        """In a forked child: the parent goes on with it."""
+        self._nudged.close()
+        self._nudging.close()
