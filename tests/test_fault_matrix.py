@@ -7,14 +7,15 @@ bounded by the deadlines of the phases.
 
 from __future__ import annotations
 
+import sqlite3
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from http.client import HTTPException
 from time import monotonic
 
 import pytest
 from checker import Checker
-from cluster import DOCUMENT, Cluster, cluster, service
+from cluster import DOCUMENT, Cluster, cluster, service, until
 from stopping import Stop
 
 pytestmark = pytest.mark.alone
@@ -190,3 +191,27 @@ def test_whoever_fails_wherever_all_agree_and_go_on(service_with_stops):
 def test_the_full_matrix_of_faults(service_with_stops, role, step, fault):
     running, stops = service_with_stops
     print(f"{check(running, stops, role, step, fault):.2f} s")
+
+
+def has_begun(running, identity):
+    with closing(sqlite3.connect(f"file:{running.store()}/store.sqlite?mode=ro", uri=True)) as store:
+        return store.execute("SELECT 1 FROM active WHERE id = ? AND phase = 'prepare'", (identity,)).fetchone()
+
+
+def test_who_asked_is_told_what_became_of_it_though_the_next_reload_has_begun(service_with_stops):
+    running, stops = service_with_stops
+    first, second = sorted(running.await_members())[:2]
+    generation = running.call("where")["generation"]
+    with asked(running, first, {**DOCUMENT, "id": "the first"}) as ask_first:
+        stop = Stop(stops, first, "participant.settled")
+        answer = ask_first()
+        stop.await_reached()  # it has said that it has settled, and has not looked who else has
+        with asked(running, second, {**DOCUMENT, "id": "the second"}) as ask_second:
+            following = ask_second()
+            until(lambda: has_begun(running, "the second"), "the second has not begun")
+            stop.let_go()
+            reports = [told for status, told in (answer.result(30), following.result(30)) if status == 200]
+    assert [report["generation"] for report in reports] == [generation + 1, generation + 2]
+    for report in reports:
+        assert len(report["workers"]) == 4
+        assert all(worker["ok"] and worker["pause_ms"] > 0 for worker in report["workers"])

@@ -210,7 +210,7 @@ def test_a_star_import_does_not_find_on_its_own_package_what_is_only_being_impor
     answers_as_a_fresh_process(edited, [(star, "pkg.sub", 4), (star, "pkg", 5)], ["pkg.sub.z"])
 
 
-@settings(max_examples=30, derandomize=True, **COMMON)
+@settings(max_examples=12, derandomize=True, **COMMON)
 @given(sequence=edits, loaded=some_modules)
 def test_after_any_edits_the_service_answers_as_a_process_that_was_just_started(edited, sequence, loaded):
     answers_as_a_fresh_process(edited, sequence, loaded)

@@ -303,7 +303,10 @@ class Agent:
             return self._stand_outside(view, now)
         if self._participant.record is None:
             self._worker.keep_what_waits()
-        return self._conductor.step(view, now)
+        own = self._conductor.transaction
+        if own not in (None, transaction):  # somebody has begun the next one before this worker has told of its own
+            view = self._view(own)
+        return view is None or self._conductor.step(view, now)
 
     def _view(self, transaction: str | None) -> View | None:
         look = self._store.view if self._conductor.busy or not self._joined else self._store.glance

@@ -441,6 +441,11 @@ class Conductor:
         if action.phase is not Phase.COMMITTED and self._is_lost(record, view):
             self._finish(asking, StoreUnavailable(_LOST))
             return
+        has_gone_on = view.active is not None and view.active.id != record.id
+        told = self._reports.of(record.id) if has_gone_on else None  # by who did so, when all votes were there
+        if told is not None:
+            self._finish(asking, told)
+            return
         reason = view.active.reason if view.active is not None else None
         refused = any(not vote.ok for key, vote in asking.votes.items() if key[0] is not Ballot.SETTLED)
         silent = set(action.silent)
