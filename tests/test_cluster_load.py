@@ -94,7 +94,10 @@ def check_with_workers_that_come_and_go(start, worker_class, number):
         check_load(running, number, first=first, successors=4, broken=False, rate=250.0)
 
 
-@pytest.mark.parametrize("worker_class", ["sync", "gthread", "gevent"])
+@pytest.mark.parametrize(
+    "worker_class",
+    [pytest.param("sync", marks=pytest.mark.long), "gthread", pytest.param("gevent", marks=pytest.mark.long)],
+)
 def test_workers_that_come_and_go_under_load_join_without_going_back(start, worker_class):
     check_with_workers_that_come_and_go(start, worker_class, 20)
 

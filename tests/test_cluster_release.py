@@ -18,12 +18,22 @@ def start(tmp_path):
     return start
 
 
+HOOKS = ("-c", "python:flask_hotreload.gunicorn")
+
+
 def editions(running):
     return {pid: answer["edition"] for pid, answer in running.everywhere().items()}
 
 
-@pytest.mark.parametrize("options", [(), ("-c", "python:flask_hotreload.gunicorn")])
-@pytest.mark.parametrize("worker_class", ["gthread", "gevent"])
+@pytest.mark.parametrize(
+    ("worker_class", "options"),
+    [
+        ("gthread", HOOKS),
+        ("gevent", ()),
+        pytest.param("gthread", (), marks=pytest.mark.long),
+        pytest.param("gevent", HOOKS, marks=pytest.mark.long),
+    ],
+)
 def test_a_hup_starts_afresh_from_disk_and_generation_numbers_go_on(start, options, worker_class):
     with start(options=options, worker_class=worker_class) as running:
         running.await_members()

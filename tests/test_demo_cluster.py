@@ -30,7 +30,8 @@ def test_the_demo_of_three_hosts_ends_with_status_0_and_a_table_of_its_steps(tmp
         count, failed, _held, _wait, _pause, workers, number, outcome = rows[step.title]
         assert int(count) > 50
         assert (failed, int(number)) == ("0", generation), step.title
-        assert workers == ("8" if step.title == "Killed host" else "6"), step.title
+        # Of the killed host's successors, at least one has answered before the step was over.
+        assert workers in (("7", "8") if step.title == "Killed host" else ("6",)), step.title
         assert "FAILED" not in outcome
     assert rows["Broken file"][-1].startswith("refused: 422, rates.py:")
     told = re.fullmatch(

@@ -208,15 +208,15 @@ def test_in_doubt_all_decide_the_same_and_open_in_bounded_time(hosts, redis, red
                 assert "in doubt" in host.logged()
             redis.start()
         all_well(hosts)
-        committed = redis_is == "back at once"
-        assert status == (200 if committed else 503), told
-        assert served(hosts) == (1000 + generation + 1, generation + 1) if committed else (edition, generation)
+        assert status == 503, told  # what a crash has robbed of votes can only be aborted
+        assert served(hosts) == (edition, generation)
         now = hosts[1].post_reload()
         assert now[0] == 200, now
     samples = checker.assert_clean()
     assert max(sample.wait for sample in samples) < BOUND
 
 
+@pytest.mark.long
 def test_a_host_that_loses_redis_after_its_votes_serves_the_old_and_says_so_and_is_passed_by_and_catches_up(
     hosts, proxy
 ):

@@ -133,6 +133,7 @@ def test_every_promise_holds_over_redis_too(quick_redis, first):
         assert decided[Phase.ABORTED] > BATCH / 4
 
 
+@pytest.mark.long
 @pytest.mark.skipif(CHOSEN is not None, reason="one history was asked for")
 def test_a_number_is_one_history_whatever_the_server_is(quick_redis, tmp_path):
     seeds = range(20)

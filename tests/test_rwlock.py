@@ -778,7 +778,7 @@ def test_a_destructor_may_release_wherever_the_collector_runs():
     lock = ReadersWriterLock()
     threshold = gc.get_threshold()
     with actors(1) as (writer,):
-        for _ in range(200):
+        for _ in range(50):
             ReleasesAtTheEnd(lock)
             gate = Gate()
             gc.set_threshold(1)

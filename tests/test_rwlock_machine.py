@@ -192,5 +192,5 @@ class LockMachine(RuleBasedStateMachine):
         assert repr(self.lock) == "<ReadersWriterLock open, 0 inside, 0 held>"
 
 
-LockMachine.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+LockMachine.TestCase.settings = settings(max_examples=30, stateful_step_count=40, deadline=None)
 TestLockMachine = LockMachine.TestCase
