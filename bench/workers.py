@@ -184,18 +184,18 @@ def running(
             (folder / path).parent.mkdir(exist_ok=True)
             (folder / path).write_text(text)
         token = secrets.token_urlsafe()
-        env = {"HOTRELOAD_TOKEN": token, "HOTRELOAD_COORDINATOR": "auto" if coordinated else "local", **(env or {})}
+        whole = {"HOTRELOAD_TOKEN": token, "HOTRELOAD_COORDINATOR": "auto" if coordinated else "local", **(env or {})}
         with serve(
             app="app:app",
             cwd=folder,
             workers=workers,
             options=("--keep-alive", str(keep_alive)),
-            env=env,
+            env=whole,
             ready="/health",
             patience=120,
             own_socket=own_socket,
         ) as server:
             service = Workers(folder, server, token)
-            if coordinated and not env:
+            if coordinated and env is None:
                 service.await_members(workers)
             yield service
