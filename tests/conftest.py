@@ -142,9 +142,7 @@ def nothing_is_left():
     files = open_files()
     yield
     until(nobody_is_served, "a world of modules is still installed")
-    for thread in set(threading.enumerate()) - threads:
-        thread.join(10)
-        assert not thread.is_alive(), f"{thread} is left"
+    until(lambda: set(threading.enumerate()) <= threads, "a thread is left")
     assert sys.modules is hooks[0], "sys.modules is not the interpreter's own"
     assert builtins.__import__ is hooks[1]
     assert sys.meta_path == hooks[2]
@@ -167,7 +165,7 @@ def until(holds, otherwise):
     deadline = monotonic() + 10
     pause = threading.Event()
     while not holds():
-        assert monotonic() < deadline, otherwise
+        assert monotonic() < deadline, f"{otherwise}; threads: {threading.enumerate()}"
         pause.wait(0.002)
 
 
