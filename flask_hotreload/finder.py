@@ -18,7 +18,7 @@ from flask_hotreload.errors import LoadError
 from flask_hotreload.interpreter import Interpreter, interpreter
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence, Set
     from types import CodeType
 
     from flask_hotreload.sources import Place, Snapshot, Source
@@ -91,6 +91,11 @@ class ProjectFinder:
             if known is not None and isinstance(module, ModuleType):
                 self._roots.verdicts.remember(module, known)
         return known
+
+    @property
+    def foreign(self) -> Set[int]:
+        """As :class:`~flask_hotreload.overlay.Finder` says."""
+        return self._roots.verdicts.foreign
 
     def _lies_here(self, module: ModuleType, spec: object) -> bool | None:
         file = _file(module)

@@ -30,6 +30,10 @@ class Finder(Protocol):
         ``None``: it comes from no file, so that only its package can tell.
         """
 
+    @property
+    def foreign(self) -> Set[int]:
+        """The identities of modules of which is known already that :meth:`owns` says no: of most, after a while."""
+
     def find_spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """The spec of a project module that is not loaded; ``None``: there is none, or it is not the project's."""
 
@@ -233,9 +237,12 @@ class Overlay(MutableMapping[str, ModuleType]):
     def survey(self) -> None:
         """Find out now whose the live modules are, so that the commit of a whole generation has little to ask."""
         if not self.fallback:
-            names = interpreter.live.copy()
-            self._leaving = {name for name in names if self.owns(name)}
-            self._surveyed = names.keys()
+            live = interpreter.live.copy()
+            foreign = self._finder.foreign
+            asked = {name for name, module in live.items() if id(module) not in foreign}
+            asked |= live.keys() & (self._own.keys() | self._finder.targets.keys())
+            self._leaving = {name for name in asked if self.owns(name)}
+            self._surveyed = live.keys()
 
     def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:
         """Make these modules the live ones, and let go of them here. Cannot fail.

@@ -10,8 +10,11 @@ class Verdicts:
     """By module, not by name: what another world has under the same name may be another's. Any thread may ask."""
 
     def __init__(self) -> None:
-        # By identity, since what stands in sys.modules may compare and hash as it likes.
+        # By identity, since what stands in sys.modules may compare and hash as it likes. A module's entry goes with
+        # the module, before its identity can become another's.
         self._known: dict[int, tuple[weakref.ref[ModuleType], bool]] = {}
+        #: The identities of those that are not the project's.
+        self.foreign: set[int] = set()
 
     def get(self, module: ModuleType) -> bool | None:
         """``None``: nobody has found out yet."""
@@ -19,13 +22,16 @@ class Verdicts:
         return known[1] if known is not None and known[0]() is module else None
 
     def remember(self, module: ModuleType, verdict: bool) -> None:
-        identity, known = id(module), self._known
+        identity, known, foreign = id(module), self._known, self.foreign
 
         def forget(gone: weakref.ref[ModuleType]) -> None:
             if known.get(identity, (None,))[0] is gone:
+                foreign.discard(identity)
                 del known[identity]
 
         known[identity] = weakref.ref(module, forget), verdict
+        (foreign.discard if verdict else foreign.add)(identity)
 
     def clear(self) -> None:
+        self.foreign.clear()
         self._known.clear()

@@ -33,7 +33,16 @@ from flask_hotreload.coordination.protocol import (
     TryAbort,
     Wait,
 )
-from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import (
+    Ballot,
+    JournalRecord,
+    Member,
+    News,
+    Phase,
+    TransactionRecord,
+    View,
+    Vote,
+)
 from flask_hotreload.errors import StoreUnavailable
 
 RELEASE = "0"
@@ -94,6 +103,7 @@ class Worker:
         self.excused = False  # it lost the store after its vote, and serves what it can
         self.busy = False
         self.participant: Any = None
+        self.news: News | None = None  # that of the last wake-up that had any
         self.stopped_until = 0.0
         # The lease: requests that come before ``until`` may be admitted; what ``waits`` came when, and when a client
         # had seen which generation; whether it is past the gate.
@@ -221,19 +231,20 @@ class Worker:
             self.until = -inf
 
     def _join_again(self) -> Steps:
-        records = self.ask("journal", RELEASE)
+        if not self.ask("join", Member(self.name, "host", 1, RELEASE, self.generation)):
+            yield self.world.now + 0.1
+            return
         yield None
-        if self.differs(records):
+        if self._differs():
             yield from self._catch_up()
             self.participant.settled(self.generation)
-            return
-        if self.ask("join", Member(self.name, "host", 1, RELEASE, self.generation)):
+        else:
             yield None
             yield from self._begin_lease()
-        else:
-            yield self.world.now + 0.1
 
-    def differs(self, records: Any) -> bool:
+    def _differs(self) -> bool:
+        """Whether the store has lost what is served here, and the next one has the same number."""
+        records = self.ask("journal", RELEASE)
         newest = records[-1] if records else None
         return newest is not None and newest.generation == self.generation and newest.transaction != self.code
 
@@ -263,16 +274,20 @@ class Worker:
                 except StoreUnavailable:
                     failed = True
                 yield None
-            view = None if failed else self._glance()
+            action = None if failed else self._heard()
             yield None
-            coordinator_is_dead = view is not None and self._is_dead(view.active)
-            failed = False
-            self._is_doubt_over(view)
-            yield None
-            if view is not None and not self._has_to_abort(view, coordinator_is_dead):
-                self.cut_off_since = None
-            action = self.participant.observe(view, self.world.now, coordinator_is_dead=coordinator_is_dead)
-            yield None
+            view = None
+            if action is None:
+                view = None if failed else self._glance()
+                yield None
+                coordinator_is_dead = view is not None and self._is_dead(view.active)
+                failed = False
+                self._is_doubt_over(view)
+                yield None
+                if view is not None and not self._has_to_abort(view, coordinator_is_dead):
+                    self.cut_off_since = None
+                action = self.participant.observe(view, self.world.now, coordinator_is_dead=coordinator_is_dead)
+                yield None
             try:
                 if isinstance(action, Wait) and view is not None and self.world.leased and not self.joined:
                     yield from self._join_again()
@@ -280,6 +295,10 @@ class Worker:
                     yield from self._carry_out(action)
             except StoreUnavailable:
                 failed = True
+
+    def _heard(self) -> Any:
+        news, self.news = self.news, None
+        return None if news is None else self.participant.hear(news, self.world.now)
 
     def _is_doubt_over(self, view: View | None) -> None:
         if view is not None and self.participant.record is None and view.head == self.generation:
@@ -400,6 +419,10 @@ class Worker:
                     yield None
                     self.participant = protocol.Participant(self.name, RELEASE, self.generation, in_doubt=IN_DOUBT)
                     if self.world.leased:
+                        if self._differs():
+                            yield from self._catch_up()
+                            continue
+                        yield None
                         self.participant.publishes = True
                         yield from self._begin_lease()
                         if not self.joined:
@@ -446,6 +469,7 @@ class Worker:
                 yield self.world.now + 0.05
 
     def _conduct(self, action: Any, record: TransactionRecord) -> Steps:
+        news = None
         if isinstance(action, Wait):
             yield min(action.until, self.world.now + RECHECK)
             return
@@ -453,17 +477,19 @@ class Worker:
             if action.to is Phase.PREPARE:
                 self.ask("put_blobs", {record.id: b"source"})
                 yield None
-            seconds = PREPARE_TIME if action.to is Phase.PREPARE else APPLY_TIME
-            self.ask("advance", record.id, to=action.to, deadline=self.world.now + seconds)
+            deadline = self.world.now + (PREPARE_TIME if action.to is Phase.PREPARE else APPLY_TIME)
+            if self.ask("advance", record.id, to=action.to, deadline=deadline) and action.to is Phase.APPLY:
+                news = News(record.id, Phase.APPLY, deadline)
         elif isinstance(action, Commit):
             journal = JournalRecord(RELEASE, record.generation, record.id, b"", (record.id,))
             obsolete = [each.generation for each in self.ask("journal", RELEASE) if self.world.random.random() < 0.5]
             yield None
-            self.ask("commit", journal, obsolete=obsolete)
+            if self.ask("commit", journal, obsolete=obsolete):
+                news = News(record.id, Phase.COMMITTED)
         elif isinstance(action, TryAbort):
             self.ask("abort", action.transaction, action.reason)
         yield None
-        self.world.ring(record.participants)
+        self.world.ring(record.participants, news)
 
     def _begin(self, transaction: str) -> Generator[float | None, None, TransactionRecord | None]:
         until = self.world.now + TURN_TIME
@@ -652,16 +678,19 @@ class World:
     def agrees(self) -> bool:
         return not (self.troubled and self.random.random() < self.refusals)
 
-    def ring(self, names: Any) -> None:
+    def ring(self, names: Any, news: News | None = None) -> None:
         for name in names:
             chance = self.random.random()
             if not self.troubled or chance > self.loss:
                 for _ in range(2 if chance > 0.9 else 1):
-                    moment = self.now + self.random.expovariate(200.0)
-                    self.at(moment, lambda name=name: self._wake(name), trouble=False)
+                    late = self.troubled and self.random.random() < 0.05
+                    moment = self.now + self.random.expovariate(1.0 if late else 200.0)
+                    self.at(moment, lambda name=name: self._wake(name, news), trouble=False)
 
-    def _wake(self, name: str) -> None:
+    def _wake(self, name: str, news: News | None) -> None:
         worker = self.workers.get(name)
+        if worker is not None and news is not None:
+            worker.news = news
         for task in worker.tasks if worker is not None else ():
             if task.hears:
                 task.wakes_at = self.now

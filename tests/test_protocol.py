@@ -22,7 +22,7 @@ from flask_hotreload.coordination.protocol import (
     Wait,
     stand_by,
 )
-from flask_hotreload.coordination.records import Ballot, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.records import Ballot, Member, News, Phase, TransactionRecord, View, Vote
 
 RELEASE = "0"
 DEADLINE = 100.0
@@ -57,6 +57,9 @@ def within(phase, *, now=1.0, step=Step.APPLIED, **options):
     """What a participant at ``step`` does when its transaction is in ``phase``."""
     return participant(step=step).observe(view(transaction(phase), outcome=phase), now, **options)
 
+
+NEWS_OF_APPLY = News("t1", Phase.APPLY, DEADLINE)
+NEWS_OF_COMMIT = News("t1", Phase.COMMITTED)
 
 # A participant that is in no transaction ----------------------------------------------------------------------------
 
@@ -229,6 +232,39 @@ def test_a_long_stop_is_no_doubt():
 def test_a_view_that_does_not_tell_of_its_transaction_is_an_error():
     with pytest.raises(ValueError, match="t1"):
         participant(step=Step.APPLIED).observe(view(transaction(Phase.APPLY)), 1.0)
+
+
+def test_it_applies_when_it_hears_that_all_have_prepared():
+    prepared = participant(step=Step.PREPARED)
+    assert prepared.hear(NEWS_OF_APPLY, 1.0) == Apply(transaction(Phase.APPLY))
+    assert prepared.record.phase is Phase.APPLY
+
+
+def test_it_does_not_close_its_lock_for_what_it_hears_when_the_time_is_over():
+    assert participant(step=Step.PREPARED).hear(NEWS_OF_APPLY, DEADLINE) is None
+
+
+def test_it_releases_what_it_hears_is_committed():
+    assert participant(step=Step.APPLIED).hear(NEWS_OF_COMMIT, 1.0) == Release("t1")
+
+
+@pytest.mark.parametrize(
+    ("step", "news"),
+    [
+        (Step.IDLE, NEWS_OF_APPLY),
+        (Step.IDLE, NEWS_OF_COMMIT),
+        (Step.REFUSED, NEWS_OF_APPLY),
+        (Step.REFUSED, NEWS_OF_COMMIT),
+        (Step.PREPARED, NEWS_OF_COMMIT),
+        (Step.APPLIED, NEWS_OF_APPLY),
+        (Step.PREPARED, News("t0", Phase.APPLY, DEADLINE)),
+        (Step.APPLIED, News("t0", Phase.COMMITTED)),
+    ],
+)
+def test_what_it_hears_at_another_step_or_of_another_transaction_it_looks_into(step, news):
+    found = participant(step=step)
+    assert found.hear(news, 1.0) is None
+    assert found.step is step
 
 
 def test_what_is_settled_is_over():

@@ -27,13 +27,13 @@ from flask_hotreload.coordination.protocol import (
     TryAbort,
     Wait,
 )
-from flask_hotreload.coordination.records import Phase
+from flask_hotreload.coordination.records import News, Phase
 
 BATCH = 250
 LONG_BATCH = 10_000
 CHOSEN = os.environ.get("SIMULATION_SEED")
 #: So many histories at most does it take to notice that a rule of the protocol is broken.
-ENOUGH = 1500
+ENOUGH = 3000
 #: Histories that broke a promise once: they notice what all the others do not.
 TELLING = [1_019_565, 1_072_109, 182, 1604, 2552]
 
@@ -355,9 +355,43 @@ def leaves_the_store_without_what_it_has_lost(monkeypatch):
     monkeypatch.setattr(Participant, "_idle", passive)
 
 
+def takes_what_it_hears_of_another_transaction_for_its_own(monkeypatch):
+    honest = Participant.hear
+
+    def confused(self, news, now):
+        own = news.transaction if self.record is None else self.record.id
+        return honest(self, News(own, news.phase, news.deadline), now)
+
+    monkeypatch.setattr(Participant, "hear", confused)
+
+
+def releases_when_it_hears_of_its_phase_again(monkeypatch):
+    honest = Participant.hear
+
+    def hasty(self, news, now):
+        twice = self.step is Step.APPLIED and self.record.id == news.transaction
+        return Release(news.transaction) if twice else honest(self, news, now)
+
+    monkeypatch.setattr(Participant, "hear", hasty)
+
+
+def tells_of_a_decision_before_it_is_made(monkeypatch):
+    honest = simulation.Worker.ask
+
+    def hasty(self, method, *arguments, **options):
+        if method == "commit":
+            self.world.ring(list(self.world.workers), News(arguments[0].transaction, Phase.COMMITTED))
+        return honest(self, method, *arguments, **options)
+
+    monkeypatch.setattr(simulation.Worker, "ask", hasty)
+
+
 @pytest.mark.parametrize(
     "fault",
     [
+        takes_what_it_hears_of_another_transaction_for_its_own,
+        releases_when_it_hears_of_its_phase_again,
+        tells_of_a_decision_before_it_is_made,
         admits_requests_without_a_lease,
         counts_a_lease_from_the_answer,
         serves_on_without_the_store_for_too_long,

@@ -10,11 +10,12 @@ import threading
 from time import monotonic
 
 import pytest
+import redis
 from redis_server import RedisServer
 from store_places import RELEASE, begun, committed, join, member, record, to_apply, transaction
 
 from flask_hotreload.coordination import redis as redis_store
-from flask_hotreload.coordination.records import Ballot, Phase, StagedRecord, Vote
+from flask_hotreload.coordination.records import Ballot, News, Phase, StagedRecord, Vote
 from flask_hotreload.coordination.redis import GRACE, LEASE, MARGIN, RedisStore
 from flask_hotreload.coordination.redis_address import Address
 from flask_hotreload.coordination.redis_scripts import SCRIPTS
@@ -588,6 +589,26 @@ def test_one_that_is_rung_does_not_wake_the_others(opened):
     ear = stores["a"]._bell._ear
     until(lambda: ear.can_read(timeout=0))
     assert not stores["a"]._bell._is_rung()  # by what it has sent
+
+
+@pytest.mark.parametrize("parser", ["_RESP2Parser", "_HiredisParser"])
+def test_with_either_parser_of_redis_py_everything_is_read_and_what_is_lost_is_noticed(parser, server, opened):
+    stores = [opened(name, url=server.url) for name in "ab"]
+    for store in stores:
+        store._address._pool.connection_kwargs["parser_class"] = getattr(redis._parsers, parser)
+        assert store.join(member(store.member_id))
+        assert store.view(RELEASE).members
+    first, second = stores
+    news = News("t1", Phase.COMMITTED)
+    second.ring(["a"], news)
+    assert first.wait(PATIENCE) == news
+    assert first.put_base(RELEASE, bytes(1_000_000), {})
+    assert second.base(RELEASE) == bytes(1_000_000)
+    server.restart()
+    until(lambda: is_there(first) and is_there(second))
+    until(lambda: first.wait(0.1) or first._bell._ear is not None)
+    until(lambda: second.ring(["a"], news) or first.wait(0.1) == news)
+    assert first.view(RELEASE).head == 0
 
 
 # The scripts --------------------------------------------------------------------------------------------------------

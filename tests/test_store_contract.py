@@ -5,7 +5,7 @@ import threading
 import pytest
 from store_places import RELEASE, begun, committed, join, member, record, to_apply, transaction
 
-from flask_hotreload.coordination.records import Ballot, Phase, StagedRecord, Vote
+from flask_hotreload.coordination.records import Ballot, News, Phase, StagedRecord, Vote
 from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
 PATIENCE = 10.0  # seconds
@@ -578,6 +578,25 @@ def test_a_ring_before_the_wait_is_heard(place):
     waited.start()
     waited.join(PATIENCE / 2)
     assert not waited.is_alive()
+
+
+def test_the_last_news_that_was_rung_is_heard_once(place):
+    store, other = place.store("a"), place.store("b")
+    assert store.member_id
+    news = [News("t1", Phase.APPLY, 12.5), News("t1", Phase.COMMITTED)]
+    other.ring([store.member_id], news[0])
+    other.ring([store.member_id], news[1])
+    other.ring([store.member_id, "nobody"])
+    heard = []
+    while not heard or heard[-1] != news[1]:  # they may arrive one after the other
+        heard.append(store.wait(PATIENCE))
+    assert set(heard) <= {*news, None}
+    assert store.wait(0.05) is None
+
+
+def test_a_process_tells_itself_news_too(store):
+    store.ring([store.member_id], News("t1", Phase.COMMITTED))
+    assert store.wait(PATIENCE) == News("t1", Phase.COMMITTED)
 
 
 def test_a_wait_ends_with_its_time(store):

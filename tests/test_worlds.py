@@ -47,6 +47,7 @@ class NoProject:
     """A finder of a project without files."""
 
     targets = {}  # noqa: RUF012  # never changed
+    foreign = frozenset()
 
     def owns(self, module):
         return False

@@ -14,28 +14,14 @@ import threading
 from collections.abc import Callable
 from math import inf
 from time import monotonic
-from typing import TYPE_CHECKING, Any
-
-import msgspec
+from typing import TYPE_CHECKING
 
 from flask_hotreload.coordination.conductor import DEATHS, Conductor
 from flask_hotreload.coordination.lease import Lease
-from flask_hotreload.coordination.protocol import (
-    STAGED,
-    Apply,
-    CatchUp,
-    Participant,
-    Prepare,
-    PublishAgain,
-    Release,
-    Restore,
-    TryAbort,
-    Wait,
-)
-from flask_hotreload.coordination.records import Ballot, Member, Phase, TransactionRecord, View, Vote
+from flask_hotreload.coordination.participation import Participation
+from flask_hotreload.coordination.protocol import CatchUp, Participant, ParticipantAction, PublishAgain, Wait
+from flask_hotreload.coordination.records import Member, News, Phase, View
 from flask_hotreload.coordination.roll import FRESH, Roll
-from flask_hotreload.coordination.step import at_step
-from flask_hotreload.coordination.worker import Part
 from flask_hotreload.errors import ReloadBusy, ReloadError, StoreUnavailable
 from flask_hotreload.pace import ShortTurns
 from flask_hotreload.parking import commit_of
@@ -57,6 +43,8 @@ RECHECK = 0.1
 IDLE_RECHECK = 5.0
 #: The same where a wake-up may be lost with a connection, and requests wait for what it would tell.
 LEASED_RECHECK = 1.0
+#: Seconds for which a worker that serves what is committed lets the others come so far, before it clears up.
+OTHERS_OPEN = 0.02
 #: Seconds after which every worker has told what it has counted: two looks of its.
 LAG = 0.4
 
@@ -93,7 +81,6 @@ class Agent:
         self._reports = reports
         self._member = member
         self._roll = Roll(store, worker, member=member, load=load, tally=tally)
-        self._tell = tell
         self._introduce = introduce
         self.lease = Lease(
             lambda: store.renew(member.id, worker.generation),
@@ -103,10 +90,12 @@ class Agent:
         )
         self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
         self._participant.publishes = may_lose
+        self._part = Participation(self._participant, store, worker, conductor, publish=self.publish, tell=tell)
         conductor.steady = self.lease.steady
         self._joined = False
         self._stopped = threading.Event()
         self._failed = False
+        self._news: News | None = None  # heard in the last wait
         self._look_again = 0.0
         self._looked_at: tuple[str, Phase] | None = None  # the transaction, and how far it had come
         self._store_error: str | None = None
@@ -148,6 +137,7 @@ class Agent:
             self._thread.join()
         self.lease.stop()
         try:
+            self._part.clear_up()
             self._store.leave(self._member.id)
         except StoreUnavailable as error:
             _log.warning("worker %s could not say that it leaves: %s", self._member.id, error)
@@ -239,18 +229,22 @@ class Agent:
         self._stage_what_waits()
         while not self._stopped.is_set():
             try:
-                if not self._step():
-                    continue
-            except StoreUnavailable as error:
-                self._away(error)
-                self._failed = True  # the participant is told that its action may not have happened
-                self._wait()
+                self._go_on()
             except Exception:  # noqa: BLE001  # the thread must live: what happened is in the log
                 _log.exception("the agent of worker %s failed; it tries again", self._member.id)
-                self._pause(IDLE_RECHECK)
-            else:
-                self._tell_members()
-                self._wait()
+                self._stopped.wait(IDLE_RECHECK)
+
+    def _go_on(self) -> None:
+        """Do one thing, or wait if there is nothing to be done."""
+        try:
+            if not self._step() or self._clears_up():
+                return
+        except StoreUnavailable as error:
+            self._away(error)
+            self._failed = True  # the participant is told that its action may not have happened
+        else:
+            self._tell_members()
+        self._wait()
 
     def _stage_what_waits(self) -> None:
         """A worker that has started later is to serve previews, too. It serves everything else meanwhile."""
@@ -274,6 +268,17 @@ class Agent:
         except StoreUnavailable as error:
             self._away(error)
 
+    def _clears_up(self) -> bool:
+        """Do so if there is something to be cleared up and the others have had their time; return whether."""
+        if self._part.released is None:
+            return False
+        left = self._part.released_at + OTHERS_OPEN - monotonic()
+        if left > 0:
+            self._pause(left)
+        else:
+            self._part.clear_up()
+        return True
+
     def _wait(self) -> None:
         busy = self._conductor.busy or self._participant.record is not None or not self._joined
         unsure = self._store_error is not None  # what has failed may have begun something
@@ -282,7 +287,7 @@ class Agent:
 
     def _pause(self, seconds: float) -> None:
         try:
-            self._store.wait(seconds)
+            self._news = self._store.wait(seconds)
         except StoreUnavailable:
             self._stopped.wait(RECHECK)  # nothing can wake us but the end
 
@@ -290,6 +295,9 @@ class Agent:
         """Do one thing; return whether there is nothing more to do before something changes."""
         if self.lease.refused and self._joined and self._participant.record is None:
             self._confirm()
+        action = self._heard()
+        if action is not None:
+            return self._carry_out(action)
         transaction = self._participant.transaction or self._conductor.transaction
         view = None if self._failed else self._view(transaction)
         self._failed = False
@@ -304,9 +312,19 @@ class Agent:
         if self._participant.record is None:
             self._worker.keep_what_waits()
         own = self._conductor.transaction
+        if own is None and self._conductor.busy:
+            self._part.clear_up()  # it begins the next one
         if own not in (None, transaction):  # somebody has begun the next one before this worker has told of its own
             view = self._view(own)
         return view is None or self._conductor.step(view, now)
+
+    def _heard(self) -> ParticipantAction | None:
+        """What news lead to at once."""
+        news, self._news = self._conductor.news or self._news, None
+        self._conductor.news = None
+        if news is None or self._failed:
+            return None
+        return self._participant.hear(news, self._store.now())
 
     def _view(self, transaction: str | None) -> View | None:
         look = self._store.view if self._conductor.busy or not self._joined else self._store.glance
@@ -369,10 +387,11 @@ class Agent:
 
     def _join(self, view: View, now: float) -> bool:
         """Become a member, as soon as what is served here is what is committed and nothing is undecided."""
-        if self.lease.finite and self._worker.differs_from_head():
-            self._catch_up(view.head, anew=True)
-            return False
         if self._store.join(self._roll.told()):
+            # From now on nobody goes on without it, so what is found now is found in time.
+            if self._participant.publishes and self._worker.differs_from_head():
+                self._catch_up(view.head, anew=True)
+                return False
             until = self._store.renew(self._member.id, self._worker.generation)
             if until > -inf:
                 self._begin_to_serve(until)
@@ -390,85 +409,16 @@ class Agent:
 
     # The participant's actions -------------------------------------------------------------------------------------
 
-    def _carry_out(self, action: Any) -> bool:
+    def _carry_out(self, action: ParticipantAction) -> bool:
         """Return whether there is nothing more to do before something changes."""
-        if isinstance(action, Prepare):
-            return self._prepare(action.record)
-        if isinstance(action, Apply):
-            return self._apply(action.record)
-        if isinstance(action, Release):
-            at_step("participant.committed")
-            self._worker.release()
-            at_step("participant.released")
-            self._settle(action.transaction, ok=True)
-        elif isinstance(action, Restore):
-            at_step("participant.restoring")
-            if action.in_doubt:
-                _log.error(
-                    "worker %s is %s, and serves generation %d again, while others may serve what it voted for; it "
-                    "catches up when the store is back",
-                    self._member.id,
-                    action.reason,
-                    self._worker.generation,
-                )
-            if action.reason != STAGED:
-                self._worker.restore()
-            self._settle(action.transaction, ok=False, keep=action.reason == STAGED)
-        elif isinstance(action, CatchUp):
+        self._part.clear_up()
+        if isinstance(action, CatchUp):
             self._catch_up(action.head)
-        elif isinstance(action, PublishAgain):
-            return self._publish_again(action.head)
-        elif isinstance(action, TryAbort):
-            self._abort(action.transaction, action.reason)
-        return False
-
-    def _prepare(self, record: TransactionRecord) -> bool:
-        at_step("participant.staging")
-        alike = record.coordinator == self._member.id and self._conductor.alike
-        ok, part = self._worker.prepare(record, alike=alike)
-        self._participant.prepared(record, ok=ok)
-        at_step("participant.prepared")
-        return self._vote(record, Ballot.PREPARED, part, ok=ok)
-
-    def _apply(self, record: TransactionRecord) -> bool:
-        at_step("participant.applying")
-        ok, part = self._worker.apply()
-        self._participant.applied(ok=ok)
-        at_step("participant.applied")
-        # While locks are closed, a vote says no more than it must; what is to be told comes with the last one.
-        return self._vote(record, Ballot.APPLIED, Part() if ok else part, ok=ok)
-
-    def _vote(self, record: TransactionRecord, ballot: Ballot, part: Part, *, ok: bool) -> bool:
-        """Return whether all that is left is to wait for others.
-
-        The coordinator is rung by the last vote and by one that ends it; it looks by itself for those of the dead.
-        """
-        cast = self._store.vote(Vote(record.id, ballot, self._member.id, ok, msgspec.json.encode(part)))
-        if record.coordinator == self._member.id:
             return False
-        if not ok or cast == 0 or cast >= len(record.participants):
-            self._store.ring([record.coordinator])
-        return ok and cast > 0
-
-    def _settle(self, transaction: str, *, ok: bool, keep: bool = False) -> None:
-        record = self._participant.record
-        whole = self._worker.whole
-        try:
-            if record is not None and ok:  # who asked need not wait until this worker has cleared up
-                self._vote(record, Ballot.SETTLED, self._worker.served(), ok=True)
-        finally:
-            part = self._worker.end(keep=keep)
-            self._participant.settled(self._worker.generation)
-            at_step("participant.settled")
-        try:
-            if record is not None and not ok:
-                self._vote(record, Ballot.SETTLED, part, ok=False)
-            self.publish()
-            if record is not None and ok and self._participant.publishes:
-                self._worker.keep_copy(record, whole)
-        finally:
-            # On a thread of its own: a receiver may reload, and would wait for this one.
-            threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
+        if isinstance(action, PublishAgain):
+            return self._publish_again(action.head)
+        assert not isinstance(action, Wait)
+        return self._part.carry_out(action)
 
     def _catch_up(self, head: int, *, anew: bool = False) -> None:
         """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
@@ -502,11 +452,6 @@ class Agent:
             )
             self._introduce()
         return False
-
-    def _abort(self, transaction: str, reason: str) -> None:
-        if self._store.abort(transaction, reason):
-            record = self._participant.record
-            self._store.ring(record.participants if record is not None else ())
 
 
 def member_of(identity: str, release: str, generation: int) -> Member:

@@ -12,10 +12,11 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from flask_hotreload.coordination.hint import LONGEST, read, written
 from flask_hotreload.coordination.presence import member_file, socket_name
+from flask_hotreload.coordination.records import News
 
 _DESCRIPTORS = Path("/proc/self/fd")
-_HINT = b"!"
 
 
 class Bell:
@@ -38,26 +39,27 @@ class Bell:
             self._ear.bind(self._address(member))
             self._undo = undo.pop_all()
 
-    def ring(self, members: Iterable[str]) -> None:
+    def ring(self, members: Iterable[str], news: News | None = None) -> None:
         """Never raises, never waits: who does not listen, or has enough hints to read, is not waited for."""
+        hint = written(self._me, news)
         for member in members:
             try:
-                self._hand.sendto(_HINT, self._address(member))
+                self._hand.sendto(hint, self._address(member))
             except OSError:
                 continue
 
-    def wait(self, seconds: float | None) -> None:
-        """Until somebody rings or has rung, or this is closed; at most ``seconds``."""
+    def wait(self, seconds: float | None) -> News | None:
+        """Until somebody rings or has rung, or this is closed; at most ``seconds``. Return the last news, if any."""
+        news = None
         if self._closed:
-            return
+            return news
         try:
             self._ear.settimeout(seconds)
-            self._ear.recv(len(_HINT))
-            self._ear.settimeout(0.0)
             while True:  # one look at the store serves all the hints there are
-                self._ear.recv(len(_HINT))
+                news = read(self._ear.recv(LONGEST)).news or news
+                self._ear.settimeout(0.0)
         except OSError:  # nothing more to read, or the time is over, or it is closed
-            return
+            return news
 
     def close(self) -> None:
         self._closed = True

@@ -5,12 +5,12 @@ It runs on the agent's thread, step by step, between the steps that the worker t
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from flask_hotreload.coordination.asking import Asking
 from flask_hotreload.coordination.base import base_hash
 from flask_hotreload.coordination.merged import Wanted, concluded, part_of
 from flask_hotreload.coordination.payload import Payload, Signs, keys_of, seal, unseal, with_kept_settings
@@ -29,11 +29,11 @@ from flask_hotreload.coordination.records import (
     Ballot,
     JournalRecord,
     Member,
+    News,
     Phase,
     StagedRecord,
     TransactionRecord,
     View,
-    Vote,
 )
 from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING
 from flask_hotreload.coordination.step import at_step
@@ -41,8 +41,8 @@ from flask_hotreload.deadline import Deadline
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable
 from flask_hotreload.parking import committing, not_staged, overtaken
-from flask_hotreload.progress import Progress, untold, worker_told
-from flask_hotreload.report import ReloadReport, utc_now
+from flask_hotreload.progress import Progress, untold
+from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.reports import Reports
@@ -59,46 +59,6 @@ _LOST = (
     "the store has lost what it knew of this reload; whether it was committed, GET the status tells once all workers "
     "agree again. Repeat it if it was not, and let the store keep what it has acknowledged"
 )
-
-
-@dataclass
-class Asking:
-    """A reload that a thread of this process waits for."""
-
-    document: Document
-    written: dict[str, Any]  # the document, portable
-    asked: Asked
-    turn: Deadline
-    staged: Payload | None = None  # what it commits
-    started_at: str = field(default_factory=utc_now)
-    coordinator: Coordinator | None = None  # once it has the turn
-    record: TransactionRecord | None = None
-    obsolete: tuple[int, ...] = ()
-    sealed: bytes = b""
-    digests: tuple[str, ...] = ()
-    journal: JournalRecord | None = None  # as soon as locks are closed
-    ballot: Ballot = Ballot.PREPARED  # what its participants vote on now
-    members: dict[str, Member] = field(default_factory=dict)
-    votes: dict[tuple[Ballot, str], Vote] = field(default_factory=dict)
-    outcome: ReloadReport | ReloadError | None = None
-    done: threading.Event = field(default_factory=threading.Event)
-
-    def see(self, vote: Vote) -> None:
-        """Count a vote, and tell of it if it is a new one."""
-        if (vote.ballot, vote.member) not in self.votes:
-            error = None if vote.ok else part_of(vote).error
-            told = worker_told(
-                vote.member,
-                vote.ballot.value,
-                ok=vote.ok or error is None,  # it found nothing to do, or has undone what another one refused
-                error=error.message if error is not None else None,
-            )
-            self.asked.progress("worker", told)
-        self.votes[vote.ballot, vote.member] = vote
-
-    def finish(self, outcome: ReloadReport | ReloadError) -> None:
-        self.outcome = outcome
-        self.done.set()
 
 
 class Conductor:
@@ -137,6 +97,8 @@ class Conductor:
         #: Whether all participants of the transaction that it coordinates run the same sources.
         self.alike = False
         self._look_again = 0.0
+        #: What has just become so of its transaction. The others are rung with it, the agent takes it.
+        self.news: News | None = None
 
     def ask(self, document: Document, asked: Asked) -> Asking:
         """Line up a reload. Raise :class:`ReloadInvalid` for what cannot be told to other workers.
@@ -361,7 +323,7 @@ class Conductor:
             assert asking.journal is not None
             if self._store.commit(asking.journal, obsolete=asking.obsolete):
                 at_step("coordinator.committed")
-                self._store.ring(record.participants)
+                self._tell(record, News(record.id, Phase.COMMITTED))
                 asking.asked.phase("release")
         elif isinstance(action, TryAbort):
             if action.reason == STAGED:
@@ -425,7 +387,12 @@ class Conductor:
             asking.ballot = Ballot.APPLIED
             self._look_again = self._store.now() + DEATHS  # not while the first votes come
             at_step("coordinator.applying")
-            self._store.ring(record.participants)
+            self._tell(record, News(record.id, Phase.APPLY, deadline))
+
+    def _tell(self, record: TransactionRecord, news: News) -> None:
+        """To be called when the store has acknowledged it."""
+        self._store.ring([member for member in record.participants if member != self._member.id], news)
+        self.news = news
 
     def _keep_staged(self, asking: Asking, record: TransactionRecord) -> None:
         """So that any worker can commit it, also one that starts later."""

@@ -46,10 +46,15 @@ class JournalCopy:
         """Whether everything is there that others would need."""
         return self.blobs.keys() >= self._digests()
 
-    def read(self, generation: int) -> None:
-        """Copy what the store holds, which makes ``generation``. Raise :class:`StoreUnavailable`."""
+    def read(self, generation: int, transaction: str | None) -> None:
+        """Copy what the store holds, if ``transaction`` has made ``generation`` there.
+
+        Raise :class:`StoreUnavailable`.
+        """
         records, base = self._store.journal(self._release), self._store.base(self._release)
         self._take(records, base, generation)
+        if transaction is not None and records and records[-1].transaction != transaction:
+            self.of = -1  # the store has lost that one, and others have committed another in the meantime
         missing = self._digests() - self.blobs.keys()
         if missing:
             self.blobs |= self._store.blobs(missing)
@@ -64,7 +69,7 @@ class JournalCopy:
         live = {each.generation for each in payload.live}
         kept = [each for each in self.records if each.generation in live]
         if len(kept) < len(live):
-            self.read(record.generation)
+            self.read(record.generation, record.id)
             return
         digests = tuple(sorted(read | self._digests_of(payload.beginning)))
         newest = JournalRecord(record.release, record.generation, record.id, record.payload, digests, sources)

@@ -16,6 +16,7 @@ from flask_hotreload.coordination.records import (
     Ballot,
     JournalRecord,
     Member,
+    News,
     Phase,
     StagedRecord,
     TransactionRecord,
@@ -61,6 +62,7 @@ class MemoryStore:
         self._staged: dict[str, StagedRecord] = {}  # by release
         self._reports: dict[object, bytes] = {}  # by transaction, or by a key of its own
         self._rung = False
+        self._news: News | None = None
 
     def now(self) -> float:
         return self._clock()
@@ -350,15 +352,17 @@ class MemoryStore:
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 
-    def ring(self, members: Iterable[str]) -> None:
+    def ring(self, members: Iterable[str], news: News | None = None) -> None:
         with self._changed:
             self._rung = True
+            self._news = news or self._news
             self._changed.notify_all()
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, seconds: float | None) -> News | None:
         with self._changed:
             self._changed.wait_for(lambda: self._rung, seconds)
-            self._rung = False
+            news, self._rung, self._news = self._news, False, None
+            return news
 
     def close(self) -> None:
         """The member is dead from now on."""

@@ -27,7 +27,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, View
+from msgspec.structs import replace
+
+from flask_hotreload.coordination.records import Ballot, News, Phase, TransactionRecord, View
 
 #: The reason of a transaction that was never meant to be committed.
 DRY_RUN = "dry run"
@@ -205,6 +207,23 @@ class Participant:
         if view.outcome is None:
             raise ValueError(f"the view does not tell of transaction {self.record.id}; ask about it")
         return self._within(self.record, view, view.outcome, now, coordinator_is_dead=coordinator_is_dead)
+
+    def hear(self, news: News, now: float) -> Apply | Release | None:
+        """What to do at once, given what a ring tells; ``None``: nothing, look at the store.
+
+        It saves the look while requests are held, and nothing else depends on it. That a transaction is committed
+        never changes, and is told by who has seen it decided. That it may apply is no longer true once somebody has
+        aborted it: then the vote on having applied is refused, and the store tells why.
+        """
+        record = self.record
+        if record is None or news.transaction != record.id:
+            return None
+        if news.phase is Phase.COMMITTED and self.step is Step.APPLIED:
+            return Release(record.id)
+        if news.phase is Phase.APPLY and self.step is Step.PREPARED and now < news.deadline:
+            self.record = replace(record, phase=Phase.APPLY, deadline=news.deadline)
+            return Apply(self.record)
+        return None
 
     def _idle(self, view: View, now: float, *, coordinator_is_dead: bool) -> ParticipantAction:
         if view.head != self.generation and (view.head > self.generation or self.publishes):

@@ -77,6 +77,17 @@ class TransactionRecord(msgspec.Struct, frozen=True):
     reason: str | None = None
 
 
+class News(msgspec.Struct, frozen=True, array_like=True):
+    """What a ring may tell: ``transaction`` has come to ``phase``, until ``deadline`` on the store's clock.
+
+    Whoever rings has it from the store. Of ``COMMITTED`` it stays true; of ``APPLY`` until somebody aborts.
+    """
+
+    transaction: str
+    phase: Phase
+    deadline: float = 0.0
+
+
 class Vote(msgspec.Struct, frozen=True):
     """One participant's word. ``detail``: JSON for the report; opaque to the protocol."""
 

@@ -27,6 +27,7 @@ from flask_hotreload.coordination.memory import FIRST_RELEASE
 from flask_hotreload.coordination.records import (
     JournalRecord,
     Member,
+    News,
     Phase,
     StagedRecord,
     TransactionRecord,
@@ -414,11 +415,11 @@ class RedisStore:
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 
-    def ring(self, members: Iterable[str]) -> None:
-        self._come_to_life()[1].ring(members)
+    def ring(self, members: Iterable[str], news: News | None = None) -> None:
+        self._come_to_life()[1].ring(members, news)
 
-    def wait(self, seconds: float | None) -> None:
-        self._come_to_life()[1].wait(seconds)
+    def wait(self, seconds: float | None) -> News | None:
+        return self._come_to_life()[1].wait(seconds)
 
 
 def _portions(blobs: Mapping[str, bytes]) -> Iterator[list[str | bytes]]:

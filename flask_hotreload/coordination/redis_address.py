@@ -44,9 +44,9 @@ class BoundedSocket:
     def gettimeout(self) -> float | None:
         return self._seconds
 
-    def recv(self, size: int) -> bytes:
+    def recv(self, *arguments: Any) -> bytes:
         self._bound()
-        received: bytes = self._socket.recv(size)
+        received: bytes = self._socket.recv(*arguments)
         return received
 
     def recv_into(self, *arguments: Any) -> int:

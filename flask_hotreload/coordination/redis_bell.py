@@ -10,16 +10,19 @@ import select
 import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+from flask_hotreload.coordination.hint import read, written
 from flask_hotreload.coordination.redis_server import is_usable
 from flask_hotreload.errors import StoreUnavailable
 
 if TYPE_CHECKING:
+    from flask_hotreload.coordination.records import News
     from flask_hotreload.coordination.redis_server import Server
 
-_HINT = b"!"
+_NUDGE = b"!"
 #: Seconds within which a ring is sent, or given up.
 _RING = 0.1
 #: Seconds after which the server is asked whether it still sends what is rung.
@@ -38,8 +41,11 @@ class Bell:
         self._nudged, self._nudging = socket.socketpair()
         for end in (self._nudged, self._nudging):
             end.setblocking(False)
+        self._own_news: deque[News] = deque(maxlen=1)  # from this process
         self._waiting = threading.Lock()  # held by the thread that waits; protects what follows
         self._ear: Any = None
+        self._poll: Any = None  # of both, while there is an ear
+        self._news: News | None = None
         self._heard_at = 0.0
         self._asked_at: float | None = None  # when the server was asked whether it is there, until it says so
         self._sending = threading.Lock()  # protects what follows
@@ -47,20 +53,20 @@ class Bell:
 
     # Ringing ---------------------------------------------------------------------------------------------------
 
-    def ring(self, members: Iterable[str]) -> None:
+    def ring(self, members: Iterable[str], news: News | None = None) -> None:
         """Never raises. Waits no longer than ``_RING``, or once to connect; not while the server is away."""
         names = set(members)
         if self._me in names:
             names.discard(self._me)
-            self._nudge()
+            self._nudge(news)
         if not names or not self._sending.acquire(timeout=_RING):
             return
         try:
-            self._publish(names)
+            self._publish(names, written(self._me, news))
         finally:
             self._sending.release()
 
-    def _publish(self, names: set[str]) -> None:
+    def _publish(self, names: set[str], hint: bytes) -> None:
         from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
 
         channel = self._one + next(iter(names)) if len(names) == 1 else self._all
@@ -69,7 +75,7 @@ class Bell:
             return
         try:
             hand.bounded.ends = time.monotonic() + _RING
-            packed = hand.pack_command("PUBLISH", channel, self._me)
+            packed = hand.pack_command("PUBLISH", channel, hint)
             hand.send_packed_command(packed, check_health=False)
         except (RedisError, OSError):
             hand.disconnect()
@@ -93,9 +99,11 @@ class Bell:
             self._hand.used_at = time.monotonic()
         return self._hand
 
-    def _nudge(self) -> None:
+    def _nudge(self, news: News | None = None) -> None:
+        if news is not None:
+            self._own_news.append(news)
         try:
-            self._nudging.send(_HINT)
+            self._nudging.send(_NUDGE)
         except OSError:
             pass  # there are enough hints to read already, or it is closed
 
@@ -114,23 +122,31 @@ class Bell:
             finally:
                 self._sending.release()
 
-    def wait(self, seconds: float | None) -> None:
-        """Until somebody rings or has rung, or this is closed; at most ``seconds``.
+    def wait(self, seconds: float | None) -> News | None:
+        """Until somebody rings or has rung, or this is closed; at most ``seconds``. Return the last news, if any.
 
         Raise :class:`StoreUnavailable` if the server cannot be heard.
         """
-        until = None if seconds is None else time.monotonic() + seconds
         with self._waiting:
-            if self._ear is None and not self._closed:
-                if not self._is_nudged():
-                    self._subscribe()
-                return  # what was rung before was perhaps not heard
-            while not self._closed and not self._is_rung():
-                left = None if until is None else until - time.monotonic()
-                if left is not None and left <= 0:
-                    self._ask_whether_it_is_there()
-                    return
-                self._sleep(left)
+            self._await_ring(None if seconds is None else time.monotonic() + seconds)
+            news, self._news = self._news, None
+            return news
+
+    def _await_ring(self, until: float | None) -> None:
+        if self._ear is None and not self._closed:
+            if not self._is_nudged():
+                self._subscribe()
+            return  # what was rung before was perhaps not heard
+        while not self._closed:
+            left = None if until is None else max(0.0, until - time.monotonic()) * 1000
+            readable = {descriptor for descriptor, _ in self._poll.poll(left)}
+            if not readable:
+                self._ask_whether_it_is_there()
+                return
+            nudged = self._nudged.fileno() in readable and self._is_nudged()
+            rung = bool(readable - {self._nudged.fileno()}) and self._is_rung()
+            if nudged or rung:
+                return
 
     def _subscribe(self) -> None:
         from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
@@ -148,41 +164,42 @@ class Bell:
                 f" ({error})"
             ) from error
         self._ear, self._asked_at, self._heard_at = ear, None, time.monotonic()
+        self._poll = select.poll()
+        self._poll.register(self._nudged.fileno(), select.POLLIN)
+        self._poll.register(ear.bounded.fileno(), select.POLLIN)
 
     def _is_nudged(self) -> bool:
         try:
-            while self._nudged.recv(4096) == _HINT * 4096:
+            while self._nudged.recv(4096) == _NUDGE * 4096:
                 continue
         except OSError:
             return False
+        while self._own_news:
+            self._news = self._own_news.popleft()
         return True
 
     def _is_rung(self) -> bool:
         """Read what there is to be read; one look at the store serves all the hints there are."""
         from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
 
-        rung = self._is_nudged()
-        ear = self._ear
+        rung, ear = False, self._ear
         try:
             while ear.can_read(timeout=0):
                 ear.bounded.ends = time.monotonic() + ear.seconds
-                message = ear.read_response()
+                rung = self._takes(ear.read_response()) or rung
                 self._heard_at, self._asked_at = time.monotonic(), None
-                rung = self._is_for_me(message) or rung
         except (RedisError, OSError):
             self._drop()
             return True
         return rung
 
-    def _is_for_me(self, message: Any) -> bool:
-        """It says who rings: whoever does and means itself, too, has been woken before."""
-        return bool(message[0] == b"message" and message[2] != self._me.encode())
-
-    def _sleep(self, seconds: float | None) -> None:
-        poll = select.poll()
-        poll.register(self._nudged.fileno(), select.POLLIN)
-        poll.register(self._ear.bounded.fileno(), select.POLLIN)
-        poll.poll(None if seconds is None else seconds * 1000)
+    def _takes(self, message: Any) -> bool:
+        """Return whether it is for this member: whoever rings all and means itself, too, has been woken before."""
+        if message[0] != b"message":
+            return False
+        hint = read(message[2])
+        self._news = hint.news or self._news
+        return hint.by != self._me
 
     def _ask_whether_it_is_there(self) -> None:
         """A connection that has been cut somewhere between ends only for whoever sends something."""

@@ -31,6 +31,7 @@ from flask_hotreload.coordination.presence import Presence
 from flask_hotreload.coordination.records import (
     JournalRecord,
     Member,
+    News,
     Phase,
     StagedRecord,
     TransactionRecord,
@@ -404,18 +405,17 @@ class SQLiteStore:
 
     # Wake-ups --------------------------------------------------------------------------------------------------
 
-    def ring(self, members: Iterable[str]) -> None:
+    def ring(self, members: Iterable[str], news: News | None = None) -> None:
         try:
             bell = self._come_to_life().bell
         except StoreUnavailable:
             return
         if bell is not None:
-            bell.ring(members)
+            bell.ring(members, news)
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, seconds: float | None) -> News | None:
         bell = self._come_to_life().bell
-        if bell is not None:
-            bell.wait(seconds)
+        return bell.wait(seconds) if bell is not None else None
 
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()

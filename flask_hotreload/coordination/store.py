@@ -14,6 +14,7 @@ from typing import Protocol
 from flask_hotreload.coordination.records import (
     JournalRecord,
     Member,
+    News,
     Phase,
     StagedRecord,
     TransactionRecord,
@@ -206,12 +207,12 @@ class Store(Protocol):
 
     # Wake-ups: hints ---------------------------------------------------------------------------------------------
 
-    def ring(self, members: Iterable[str]) -> None:
-        """Wake these members' :meth:`wait`, if possible. Never raises, never blocks."""
+    def ring(self, members: Iterable[str], news: News | None = None) -> None:
+        """Wake these members' :meth:`wait`, if possible; others may be woken, too. Never raises, never blocks."""
 
-    def wait(self, seconds: float | None) -> None:
+    def wait(self, seconds: float | None) -> News | None:
         """Return soon after a ring, also one from before the call, or after ``seconds``; sometimes without reason.
-        One thread at a time.
+        One thread at a time. Of the news of several rings the last is returned.
         """
 
     def close(self) -> None:

@@ -70,6 +70,7 @@ class Worker:
         self._transaction: Transaction | None = None
         self._turns: ShortTurns | None = None  # as long as there is something to be done for a transaction
         self._error: ReloadError | None = None
+        self._served: str | None = None  # the transaction that made what runs here, if it is known
         self._verified: list[Entry] = []  # of the journal, when it was read last
         #: Whom to tell of this worker's steps in a transaction: whoever has asked for it here.
         self.progress_of: Callable[[str], Progress] = lambda transaction: untold
@@ -156,6 +157,7 @@ class Worker:
         """Serve what is staged and open the lock. Cannot fail."""
         assert self._transaction is not None
         self._reloader.commit(self._transaction)
+        self._served = self._transaction.document.id
 
     def restore(self) -> None:
         """Undo everything and open the lock."""
@@ -258,6 +260,7 @@ class Worker:
         for payload in runs:
             if payload.generation > self.generation and not self._is_there(payload):
                 self._run(payload, self._given(payload))
+        self._served = newest.transaction
         self._reloader.renumber(newest.generation, parent=newest.parent, restores=newest.restores, label=newest.label)
         self._reloader.caught_up(read_document(newest.document).probation, newest.transaction, newest.at)
         self._reloader.tell()
@@ -270,7 +273,7 @@ class Worker:
         Raise :class:`StoreUnavailable`.
         """
         if record is None:
-            self._copy.read(self.generation)
+            self._copy.read(self.generation, self._served)
         else:
             self._copy.follow(record, sources)
 
@@ -285,11 +288,10 @@ class Worker:
 
     def differs_from_head(self) -> bool:
         """Whether the store holds, under the number of what runs here, something else: it had lost that number."""
-        records, mine = self._store.journal(self._release), self._copy.newest
-        newest = records[-1] if records else None
-        if mine is None or newest is None or self._copy.of != self.generation or newest.generation != self.generation:
+        records = self._store.journal(self._release)
+        if self._served is None or not records or records[-1].generation != self.generation:
             return False
-        return newest.transaction != mine.transaction
+        return records[-1].transaction != self._served
 
     def _leads_to(self, journal: Journal, newest: Payload) -> bool:
         """Whether running what is newer than what runs here makes the newest generation; else everything has to be.

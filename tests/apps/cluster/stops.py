@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from flask_hotreload.coordination import agent, conductor
+from flask_hotreload.coordination import conductor, participation
 
 
 def install():
@@ -17,4 +17,4 @@ def install():
             with stop.open() as pipe:
                 pipe.read()
 
-    agent.at_step = conductor.at_step = at_step
+    participation.at_step = conductor.at_step = at_step

@@ -1,0 +1,185 @@
+"""What the participant's actions mean for this worker: each is carried out, and voted on.
+
+What nobody waits for, clearing up behind a decision, is left for later: where all change at once, whoever has opened
+early would take the processor from those that have not.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from flask_hotreload.coordination.protocol import STAGED, Apply, Prepare, Release, Restore, TryAbort
+from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, Vote
+from flask_hotreload.coordination.step import at_step
+from flask_hotreload.coordination.worker import Part
+
+if TYPE_CHECKING:
+    from flask_hotreload.coordination.conductor import Conductor
+    from flask_hotreload.coordination.protocol import Participant
+    from flask_hotreload.coordination.store import Store
+    from flask_hotreload.coordination.worker import Worker
+
+PROCESSORS = os.cpu_count() or 1
+#: Seconds of a processor that a worker needs to open.
+OPENING = 0.0004
+#: Seconds for which one that has opened leaves the processor to the others, before it says so.
+LONGEST_YIELD = 0.01
+
+_log = logging.getLogger("flask_hotreload")
+
+OwnAction = Prepare | Apply | Release | Restore | TryAbort
+
+
+class Participation:
+    """On the agent's thread. Everything may raise :class:`~flask_hotreload.errors.StoreUnavailable`."""
+
+    def __init__(
+        self,
+        participant: Participant,
+        store: Store,
+        worker: Worker,
+        conductor: Conductor,
+        *,
+        publish: Callable[[], object],
+        tell: Callable[[], object],
+    ) -> None:
+        """``publish()`` tells the others how this worker is; ``tell()`` sends the signals of what has ended."""
+        self._participant = participant
+        self._store = store
+        self._worker = worker
+        self._conductor = conductor
+        self._publish = publish
+        self._tell = tell
+        #: What is served here, and has not been cleared up behind.
+        self.released: TransactionRecord | None = None
+        self.released_at = 0.0  # on time.monotonic
+        self._ended = True  # whether the worker has let go of its transaction
+        self._whole = ""  # the digest of the whole source that it has made
+
+    def carry_out(self, action: OwnAction) -> bool:
+        """Return whether there is nothing more to do before something changes. :meth:`clear_up` goes before it."""
+        if isinstance(action, Prepare):
+            return self._prepare(action.record)
+        if isinstance(action, Apply):
+            return self._apply(action.record)
+        if isinstance(action, Release):
+            return self._release()
+        if isinstance(action, Restore):
+            self._restore(action)
+        else:
+            self._abort(action)
+        return False
+
+    def clear_up(self) -> None:
+        """Behind what is served, if that has not been done. Before anything else that changes what is served."""
+        record, self.released = self.released, None
+        if record is None:
+            return
+        self._end()
+        try:
+            self._publish()
+            if self._participant.publishes:
+                self._worker.keep_copy(record, self._whole)
+        finally:
+            self._send_signals()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended, self._whole = True, self._worker.whole
+            self._worker.end()
+
+    # Before the decision -------------------------------------------------------------------------------------------
+
+    def _prepare(self, record: TransactionRecord) -> bool:
+        at_step("participant.staging")
+        alike = self._coordinates(record) and self._conductor.alike
+        ok, part = self._worker.prepare(record, alike=alike)
+        self._participant.prepared(record, ok=ok)
+        at_step("participant.prepared")
+        return self._vote(record, Ballot.PREPARED, part, ok=ok)
+
+    def _apply(self, record: TransactionRecord) -> bool:
+        at_step("participant.applying")
+        ok, part = self._worker.apply()
+        self._participant.applied(ok=ok)
+        at_step("participant.applied")
+        # While locks are closed, a vote says no more than it must; what is to be told comes with the last one.
+        return self._vote(record, Ballot.APPLIED, Part() if ok else part, ok=ok)
+
+    def _abort(self, action: TryAbort) -> None:
+        if self._store.abort(action.transaction, action.reason):
+            record = self._participant.record
+            self._store.ring(record.participants if record is not None else ())
+
+    # After it ------------------------------------------------------------------------------------------------------
+
+    def _release(self) -> bool:
+        at_step("participant.committed")
+        self._worker.release()
+        at_step("participant.released")
+        record = self._participant.record
+        assert record is not None
+        self.released, self.released_at, self._ended = record, time.monotonic(), False
+        if not self._coordinates(record):
+            time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - PROCESSORS)))
+        try:
+            done = self._vote(record, Ballot.SETTLED, self._worker.served(), ok=True)
+        finally:
+            self._participant.settled(self._worker.generation)
+        at_step("participant.settled")
+        if self._coordinates(record):
+            self._end()  # whoever asked is told when its own worker is done
+        return done
+
+    def _restore(self, action: Restore) -> None:
+        at_step("participant.restoring")
+        if action.in_doubt:
+            _log.error(
+                "worker %s is %s, and serves generation %d again, while others may serve what it voted for; it "
+                "catches up when the store is back",
+                self._participant.me,
+                action.reason,
+                self._worker.generation,
+            )
+        is_kept = action.reason == STAGED
+        if not is_kept:
+            self._worker.restore()
+        record = self._participant.record
+        part = self._worker.end(keep=is_kept)
+        self._participant.settled(self._worker.generation)
+        at_step("participant.settled")
+        try:
+            if record is not None:
+                self._vote(record, Ballot.SETTLED, part, ok=False)
+            self._publish()
+        finally:
+            self._send_signals()
+
+    def _send_signals(self) -> None:
+        """On a thread of its own: a receiver may reload, and would wait for this one."""
+        threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
+
+    # Votes ---------------------------------------------------------------------------------------------------------
+
+    def _coordinates(self, record: TransactionRecord) -> bool:
+        return record.coordinator == self._participant.me
+
+    def _vote(self, record: TransactionRecord, ballot: Ballot, part: Part, *, ok: bool) -> bool:
+        """Return whether all that is left is to wait for others.
+
+        The coordinator is rung by the last vote and by one that ends it; it looks by itself for those of the dead.
+        """
+        cast = self._store.vote(Vote(record.id, ballot, self._participant.me, ok, msgspec.json.encode(part)))
+        done = not ok or cast == 0 or cast >= (1 if record.phase is Phase.STAGING else len(record.participants))
+        if self._coordinates(record):
+            return not done
+        if done:
+            self._store.ring([record.coordinator])
+        return ok and cast > 0
