@@ -858,7 +858,10 @@ class World:
             self.require(view.head == max(self.committed), f"the head is {view.head}, not {max(self.committed)}")
         if self.lost_data and not self.crashed_since:
             self.require(view.head >= self.highest, f"the head is {view.head}; somebody served {self.highest}")
-        self.answered = view.head if self.lost_data else self.answered
+        if self.lost_data:  # what clients had seen before is not served any more
+            self.answered = view.head
+            for worker in self.workers.values():
+                worker.waits = None
 
     def __repr__(self) -> str:
         active = self.store.view(RELEASE).active
