@@ -792,6 +792,8 @@ class World:
             return  # it never began
         if self.lost_data and phase is Phase.ABORTED:
             return  # the store has forgotten what it decided
+        if self.lost_data and any(transaction in committed for committed in self.committed.values()):
+            return  # aborted since the store had forgotten that, and published again by who knew
         self.require(decided is phase, f"{worker.name} takes {transaction} for {phase}, but it was {decided}")
 
     def observe(self, method: str, arguments: tuple[Any, ...]) -> None:
