@@ -8,7 +8,7 @@ waiting when that is done and, if any of it has to be kept, written. What each o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from itertools import count
@@ -27,10 +27,12 @@ from flask_hotreload.coordination.protocol import (
     Coordinator,
     Finish,
     Participant,
+    ParticipantAction,
     Prepare,
     Release,
+    Wait,
 )
-from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, Vote
+from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, News, Phase, TransactionRecord, Vote
 
 WORKERS = (10, 32, 100, 316, 1000)
 #: Seconds that a message takes, one way; drawn evenly.
@@ -87,9 +89,10 @@ class Ask(NamedTuple):
 
 
 class Ring(NamedTuple):
-    """Yielded by a worker: wake these. It goes on at once."""
+    """Yielded by a worker: wake these. It goes on at once; what is new it knows itself."""
 
     members: Sequence[str]
+    news: News | None = None
 
 
 class Work(NamedTuple):
@@ -120,6 +123,7 @@ class Worker:
     steps: Steps | None = None
     sleeps: bool = False
     rung: bool = False
+    news: News | None = None  # of the last ring that had any
     closed_at: float = 0.0
     closed: list[float] = field(default_factory=list)  # for how long, each time
 
@@ -171,46 +175,53 @@ class World:
 
     def _follow(self, worker: Worker) -> Steps:
         while True:
-            view = yield self._glance(worker)
-            if not (yield from self._take_part(worker, view)):
-                yield Sleep()
+            heard = self._heard(worker)
+            if heard is None:
+                view = yield self._glance(worker)
+                yield Work(self._costs.own)
+                heard = worker.participant.observe(view, self.now)
+            yield from self._carry_out(worker, heard)
+            yield Sleep()
+
+    def _heard(self, worker: Worker) -> Apply | Release | None:
+        news, worker.news = worker.news, None
+        return None if news is None else worker.participant.hear(news, self.now)
 
     def _glance(self, worker: Worker) -> Ask:
         transaction = worker.participant.transaction
         return Ask(lambda: self.store.glance(FIRST_RELEASE, transaction), self._costs.command)
 
-    def _take_part(self, worker: Worker, view: Any) -> Generator[Any, Any, bool]:
-        """Do what the protocol says; return whether there may be more to do without a wake-up."""
+    def _carry_out(self, worker: Worker, action: ParticipantAction) -> Generator[Any, Any, bool]:
+        """Do what the protocol says; return whether a coordinator has to look at what has come of it."""
         participant = worker.participant
-        yield Work(self._costs.own)
-        action = participant.observe(view, self.now)
         if isinstance(action, Prepare):
             participant.prepared(action.record, ok=True)
-            yield from self._vote(worker, action.record, Ballot.PREPARED)
-            return False
+            return (yield from self._vote(worker, action.record, Ballot.PREPARED))
         if isinstance(action, Apply):
             worker.closed_at = self.now
             yield Work(self._costs.close)
             participant.applied(ok=True)
-            yield from self._vote(worker, action.record, Ballot.APPLIED)
-            return False
+            return (yield from self._vote(worker, action.record, Ballot.APPLIED))
         if isinstance(action, Release):
             yield Work(self._costs.close)
             worker.closed.append(self.now - worker.closed_at)
             record = participant.record
             assert record is not None
-            yield from self._vote(worker, record, Ballot.SETTLED)
+            all_have = yield from self._vote(worker, record, Ballot.SETTLED)
             participant.settled(record.generation)
             yield Ask(lambda: None, self._costs.command, kept=True)  # it tells of itself
-            return True
-        return False
+            return bool(all_have)
+        return True
 
-    def _vote(self, worker: Worker, record: TransactionRecord, ballot: Ballot) -> Steps:
+    def _vote(self, worker: Worker, record: TransactionRecord, ballot: Ballot) -> Generator[Any, Any, bool]:
+        """Return whether it was the last one."""
         vote = Vote(record.id, ballot, worker.name, ok=True)
         kept = ballot is Ballot.PREPARED
         cast = yield Ask(lambda: self.store.vote(vote), self._costs.command, kept)
-        if cast >= len(record.participants) and worker.name != record.coordinator:
+        is_last = bool(cast >= (1 if record.phase is Phase.STAGING else len(record.participants)))
+        if is_last and worker.name != record.coordinator:
             yield Ring([record.coordinator])
+        return is_last
 
     def _coordinate(self, worker: Worker, number: int, done: Callable[[float], None]) -> Steps:
         record = TransactionRecord(
@@ -227,10 +238,14 @@ class World:
         assert (yield Ask(lambda: self.store.begin(record), self._costs.command, kept=True))
         coordinator = Coordinator(record.id)
         while True:
-            view = yield Ask(lambda: self.store.view(FIRST_RELEASE, record.id), self._view)
-            yield Work(self._read)
-            before = worker.participant.step
-            if (yield from self._take_part(worker, view)) or worker.participant.step is not before:
+            heard = self._heard(worker)
+            if heard is None:
+                view = yield Ask(lambda: self.store.view(FIRST_RELEASE, record.id), self._view)
+                yield Work(self._read + self._costs.own)
+                heard = worker.participant.observe(view, self.now)
+            if not isinstance(heard, Wait):
+                if not (yield from self._carry_out(worker, heard)):
+                    yield Sleep()
                 continue
             action = coordinator.observe(view, set(), self.now)
             if isinstance(action, Finish):
@@ -238,10 +253,12 @@ class World:
                 return
             if isinstance(action, Advance):
                 yield self._advancing(action)
-                yield Ring(record.participants)
+                worker.news = News(record.id, action.to, self.now + LIMIT) if action.to is Phase.APPLY else None
+                yield Ring(record.participants, worker.news)
             elif isinstance(action, Commit):
                 assert (yield self._deciding(number, record.id))
-                yield Ring(record.participants)
+                worker.news = News(record.id, Phase.COMMITTED)
+                yield Ring(record.participants, worker.news)
             else:
                 yield Sleep()
 
@@ -275,7 +292,7 @@ class World:
         try:
             while isinstance(wanted := steps.send(answer), Ring):
                 answer = None
-                self._ring(worker, wanted.members)
+                self._ring(worker, wanted)
         except StopIteration:
             return
 
@@ -293,19 +310,20 @@ class World:
         else:
             worker.sleeps = True
 
-    def _ring(self, worker: Worker, members: Iterable[str]) -> None:
-        members = list(members)
+    def _ring(self, worker: Worker, ring: Ring) -> None:
+        members = list(ring.members)
         others = [self.workers[name] for name in members if name != worker.name]
-        worker.rung = worker.rung or len(others) < len(members)
+        worker.rung = worker.rung or (ring.news is None and len(others) < len(members))
         cost = self._costs.command if len(others) == 1 else self._publish
 
         def published(_: Any) -> None:
             for other in others:
-                self._at(self.now + self._delay(), lambda other=other: self._wake(other))
+                self._at(self.now + self._delay(), lambda other=other: self._wake(other, ring.news))
 
         self._at(self.now + self._delay(), lambda: self._arrives(Ask(lambda: None, cost), published, silent=True))
 
-    def _wake(self, worker: Worker) -> None:
+    def _wake(self, worker: Worker, news: News | None) -> None:
+        worker.news = news or worker.news
         if worker.sleeps:
             worker.sleeps = False
             self._go_on(worker)
