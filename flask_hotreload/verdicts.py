@@ -29,9 +29,10 @@ class Verdicts:
                 foreign.discard(identity)
                 del known[identity]
 
-        known[identity] = weakref.ref(module, forget), verdict
+        # In this order, and the other way in clear(), so that nothing is foreign that is not known.
         (foreign.discard if verdict else foreign.add)(identity)
+        known[identity] = weakref.ref(module, forget), verdict
 
     def clear(self) -> None:
-        self.foreign.clear()
         self._known.clear()
+        self.foreign.clear()

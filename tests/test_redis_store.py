@@ -602,6 +602,11 @@ def test_with_either_parser_of_redis_py_everything_is_read_and_what_is_lost_is_n
     news = News("t1", Phase.COMMITTED)
     second.ring(["a"], news)
     assert first.wait(PATIENCE) == news
+    ear = first._bell._ear
+    ear.bounded.ends = 0.0  # as when it has heard nothing for long
+    second.ring(["a"], news)
+    assert first.wait(PATIENCE) == news
+    assert first._bell._ear is ear
     assert first.put_base(RELEASE, bytes(1_000_000), {})
     assert second.base(RELEASE) == bytes(1_000_000)
     server.restart()
@@ -609,6 +614,15 @@ def test_with_either_parser_of_redis_py_everything_is_read_and_what_is_lost_is_n
     until(lambda: first.wait(0.1) or first._bell._ear is not None)
     until(lambda: second.ring(["a"], news) or first.wait(0.1) == news)
     assert first.view(RELEASE).head == 0
+
+
+def test_two_databases_of_one_server_do_not_hear_each_other(redis_server, opened):
+    url = f"redis://127.0.0.1:{redis_server.port}"
+    here, there = opened("a", url=f"{url}/0"), opened("b", url=f"{url}/1")
+    assert here.member_id
+    there.ring(["a"], News("t1", Phase.COMMITTED))
+    there.ring(["a", "b", "c"], News("t1", Phase.COMMITTED))
+    assert here.wait(0.2) is None
 
 
 # The scripts --------------------------------------------------------------------------------------------------------

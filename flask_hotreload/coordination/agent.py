@@ -138,6 +138,9 @@ class Agent:
         self.lease.stop()
         try:
             self._part.clear_up()
+        except Exception:  # noqa: BLE001  # it leaves all the same: what happened is in the log
+            _log.exception("worker %s could not clear up before it left", self._member.id)
+        try:
             self._store.leave(self._member.id)
         except StoreUnavailable as error:
             _log.warning("worker %s could not say that it leaves: %s", self._member.id, error)
@@ -232,7 +235,8 @@ class Agent:
                 self._go_on()
             except Exception:  # noqa: BLE001  # the thread must live: what happened is in the log
                 _log.exception("the agent of worker %s failed; it tries again", self._member.id)
-                self._stopped.wait(IDLE_RECHECK)
+                busy = self._participant.record is not None or self._conductor.busy
+                self._stopped.wait(RECHECK if busy else IDLE_RECHECK)
 
     def _go_on(self) -> None:
         """Do one thing, or wait if there is nothing to be done."""
@@ -387,10 +391,11 @@ class Agent:
 
     def _join(self, view: View, now: float) -> bool:
         """Become a member, as soon as what is served here is what is committed and nothing is undecided."""
+        if self._differs():
+            self._catch_up(view.head, anew=True)
+            return False
         if self._store.join(self._roll.told()):
-            # From now on nobody goes on without it, so what is found now is found in time.
-            if self._participant.publishes and self._worker.differs_from_head():
-                self._catch_up(view.head, anew=True)
+            if self._has_joined_wrongly():
                 return False
             until = self._store.renew(self._member.id, self._worker.generation)
             if until > -inf:
@@ -400,6 +405,20 @@ class Agent:
         if view.head == 0 == self._worker.generation and (view.active is None or view.active.phase.decided):
             self._introduce()
         return view.head <= self._worker.generation
+
+    def _differs(self) -> bool:
+        """Whether the store has lost what runs here, and others have committed something else with its number."""
+        return self._participant.publishes and self._worker.differs_from_head()
+
+    def _has_joined_wrongly(self) -> bool:
+        """Asked again as a member, since nobody goes on without it from now on. If so, it is none any more."""
+        differs = True
+        try:
+            differs = self._differs()
+        finally:
+            if differs:
+                self._store.leave(self._member.id)
+        return differs
 
     def _begin_to_serve(self, until: float) -> None:
         self._joined = True
@@ -422,6 +441,7 @@ class Agent:
 
     def _catch_up(self, head: int, *, anew: bool = False) -> None:
         """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
+        self._part.clear_up()
         try:
             self._worker.catch_up(head, anew=anew)
         except StoreUnavailable:

@@ -38,10 +38,6 @@ class JournalCopy:
         self._began: tuple[Beginning | None, frozenset[str]] = (None, frozenset())  # as read last, and its digests
 
     @property
-    def newest(self) -> JournalRecord | None:
-        return self.records[-1] if self.records else None
-
-    @property
     def complete(self) -> bool:
         """Whether everything is there that others would need."""
         return self.blobs.keys() >= self._digests()

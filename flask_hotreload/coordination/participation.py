@@ -82,9 +82,8 @@ class Participation:
         record, self.released = self.released, None
         if record is None:
             return
-        self._end()
         try:
-            self._publish()
+            self._end()
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
         finally:
@@ -127,10 +126,14 @@ class Participation:
         record = self._participant.record
         assert record is not None
         self.released, self.released_at, self._ended = record, time.monotonic(), False
-        if not self._coordinates(record):
-            time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - PROCESSORS)))
         try:
-            done = self._vote(record, Ballot.SETTLED, self._worker.served(), ok=True)
+            part = self._worker.served()
+            if not self._coordinates(record):
+                time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - PROCESSORS)))
+            # Before the vote: who looks after the answer finds what is served.
+            self._worker.quote()
+            self._publish()
+            done = self._vote(record, Ballot.SETTLED, part, ok=True)
         finally:
             self._participant.settled(self._worker.generation)
         at_step("participant.settled")

@@ -166,7 +166,7 @@ class RedisStore:
                 # Process ids repeat between containers whose hosts have the same name.
                 unique = f"{socket.gethostname()}:{os.getpid()}-{secrets.token_hex(4)}"
                 self._member_id = unique if self._wanted_id is None else self._wanted_id
-                self._bell = Bell(self._server, self._prefix, self._member_id)
+                self._bell = Bell(self._server, f"{self._prefix}{self._address.database}:", self._member_id)
                 self._bell.listen()
             return self._member_id, self._bell
 

@@ -111,6 +111,11 @@ class Address:
                 f"{LONGEST_TIMEOUT:g} seconds"
             )
 
+    @property
+    def database(self) -> int:
+        """The number of the database. Channels are the same in all of them, keys are not."""
+        return int(self._pool.connection_kwargs.get("db") or 0)
+
     def connection(self) -> Any:
         """A connection of redis-py's, not connected yet."""
         return self._class(**self._pool.connection_kwargs)

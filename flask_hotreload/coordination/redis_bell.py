@@ -183,6 +183,7 @@ class Bell:
         from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
 
         rung, ear = False, self._ear
+        ear.bounded.ends = time.monotonic() + ear.seconds
         try:
             while ear.can_read(timeout=0):
                 ear.bounded.ends = time.monotonic() + ear.seconds

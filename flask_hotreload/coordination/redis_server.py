@@ -152,6 +152,7 @@ def is_usable(connection: Any) -> bool:
     from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
 
     try:
+        connection.bounded.ends = time.monotonic() + connection.seconds
         return time.monotonic() < connection.used_at + _IDLE and not connection.can_read(timeout=0)
     except (RedisError, OSError):
         return False

@@ -66,28 +66,19 @@ class Roll:
 
     def living(self) -> tuple[Member, ...]:
         """Every living member, as it last told of itself."""
-        return self._look()[0]
-
-    def _look(self) -> tuple[tuple[Member, ...], int]:
-        """Every living member, as it last told of itself; and what the release serves."""
         view = self._store.view(self._member.release)
         dead = self._store.dead([member.id for member in view.members])
-        return tuple(member for member in view.members if member.id not in dead), view.head
+        return tuple(member for member in view.members if member.id not in dead)
 
     def fresh(self) -> tuple[Member, ...]:
         """Every living member, as it tells of itself now; one that does not within ``TELLING`` s, as it last did."""
         asked, patience = self._store.now(), Deadline(TELLING)
-        living, head = self._look()
+        living = self.living()
         self._store.ring([member.id for member in living])
-        while any(self._is_stale(member, asked, head) for member in living) and not patience.expired:
+        while any(member.seen < asked - FRESH for member in living) and not patience.expired:
             self._patience.wait(TELLING / 10)
-            living, head = self._look()
+            living = self.living()
         return living
-
-    def _is_stale(self, member: Member, asked: float, head: int) -> bool:
-        """Whether there is something newer to be told: it may have just gone on, too."""
-        is_behind = member.release == self._member.release and member.generation != head
-        return is_behind or member.seen < asked - FRESH
 
     def first(self) -> str | None:
         """The id of the first of the release's living members: one at a time, but for moments of change."""

@@ -208,7 +208,10 @@ class Store(Protocol):
     # Wake-ups: hints ---------------------------------------------------------------------------------------------
 
     def ring(self, members: Iterable[str], news: News | None = None) -> None:
-        """Wake these members' :meth:`wait`, if possible; others may be woken, too. Never raises, never blocks."""
+        """Wake these members' :meth:`wait`, if possible; others may be woken, too. Never raises, never blocks.
+
+        ``news`` has to be acknowledged by this store: who hears it believes it. No other deployment hears it.
+        """
 
     def wait(self, seconds: float | None) -> News | None:
         """Return soon after a ring, also one from before the call, or after ``seconds``; sometimes without reason.

@@ -170,17 +170,24 @@ class Worker:
         self._transaction.stop_clock()
         return self._part()
 
+    def quote(self) -> None:
+        """Let tracebacks quote what is served."""
+        assert self._transaction is not None
+        self._transaction.quote()
+
     def end(self, *, keep: bool = False) -> Part:
         """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it."""
-        part = Part()
-        if self._transaction is not None and keep and self._error is None:
-            part = Part(report=self._reloader.park(self._transaction))
-        elif self._transaction is not None:
-            part = Part(report=self._reloader.end(self._transaction, self._error))
+        transaction, error = self._transaction, self._error
         self._transaction = self._error = None
-        if self._turns is not None:
-            self._turns.end()
-        return part
+        try:
+            if transaction is None:
+                return Part()
+            if keep and error is None:
+                return Part(report=self._reloader.park(transaction))
+            return Part(report=self._reloader.end(transaction, error))
+        finally:
+            if self._turns is not None:
+                self._turns.end()
 
     @property
     def unchanged(self) -> bool:
