@@ -329,6 +329,7 @@ class Worker:
             self._publish_again()
         elif isinstance(action, TryAbort):
             self.ask("abort", action.transaction, action.reason)
+            self.participant.wrote()
             self.world.ring(list(self.world.workers))
 
     def _prepare(self, record: TransactionRecord) -> Steps:

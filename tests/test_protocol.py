@@ -223,6 +223,15 @@ def test_a_store_that_cannot_be_read_and_then_not_be_written_has_been_away_since
     assert isinstance(voted.observe(None, DEADLINE + IN_DOUBT), Restore)
 
 
+def test_an_abort_that_was_answered_ends_the_doubt():
+    found = participant(step=Step.APPLIED)
+    overdue = view(transaction(Phase.APPLY), outcome=Phase.APPLY)
+    assert found.observe(None, DEADLINE) == Wait(DEADLINE + IN_DOUBT)
+    assert isinstance(found.observe(overdue, DEADLINE + 1), TryAbort)
+    found.wrote()
+    assert found.observe(None, DEADLINE + IN_DOUBT) == Wait(DEADLINE + 2 * IN_DOUBT)
+
+
 def test_a_long_stop_is_no_doubt():
     voted = participant(step=Step.APPLIED)
     assert isinstance(voted.observe(view(transaction(Phase.APPLY), outcome=Phase.APPLY), 1e6), TryAbort)

@@ -113,7 +113,9 @@ class Participation:
         return self._vote(record, Ballot.APPLIED, Part() if ok else part, ok=ok)
 
     def _abort(self, action: TryAbort) -> None:
-        if self._store.abort(action.transaction, action.reason):
+        aborted = self._store.abort(action.transaction, action.reason)
+        self._participant.wrote()
+        if aborted:
             record = self._participant.record
             self._store.ring(record.participants if record is not None else ())
 

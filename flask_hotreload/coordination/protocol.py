@@ -290,6 +290,10 @@ class Participant:
         """
         self.step = Step.APPLIED if ok else Step.REFUSED
 
+    def wrote(self) -> None:
+        """``TryAbort`` was answered, whatever it came to: the store can be read and written."""
+        self._away_since = None
+
     def settled(self, generation: int) -> None:
         """``Release``, ``Restore`` or ``CatchUp`` was carried out; ``generation`` is served now."""
         if self.record is not None:
