@@ -358,7 +358,12 @@ class Reloader:
         self._worlds.add(past)
         old.afterlife.world = past
 
-    def _keep_followed(self) -> None:
+    def settle(self, transaction: Transaction) -> None:
+        """After :meth:`commit`: let tracebacks quote what is served, and rollbacks find what was.
+
+        :meth:`end` does it, too, if nobody has.
+        """
+        transaction.quote()
         followed, self._followed = self._followed, None
         if followed is not None:
             self._keeping.followed(followed, self.current)
@@ -393,8 +398,7 @@ class Reloader:
         self._running = None
         self.parking.drop_unfit(self.current)
         if transaction.committed:
-            transaction.quote()
-            self._keep_followed()
+            self.settle(transaction)
         self._retirement.run()
         self._keeping.collect()
         report = self.report_of(transaction, error)

@@ -133,7 +133,7 @@ class Participation:
             if not self._coordinates(record):
                 time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - PROCESSORS)))
             # Before the vote: who looks after the answer finds what is served.
-            self._worker.quote()
+            self._worker.settle()
             self._publish()
             done = self._vote(record, Ballot.SETTLED, part, ok=True)
         finally:

@@ -170,10 +170,10 @@ class Worker:
         self._transaction.stop_clock()
         return self._part()
 
-    def quote(self) -> None:
-        """Let tracebacks quote what is served."""
+    def settle(self) -> None:
+        """What anybody may look at who knows that it is served: see :meth:`Reloader.settle`."""
         assert self._transaction is not None
-        self._transaction.quote()
+        self._reloader.settle(self._transaction)
 
     def end(self, *, keep: bool = False) -> Part:
         """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it."""
