@@ -151,6 +151,11 @@ class Asked(NamedTuple):
     reason: tuple[str, ...] = ()
     progress: Progress = untold
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether somebody is told."""
+        return self.progress is not untold
+
     def phase(self, name: str) -> None:
         """Tell that a phase begins."""
         self.progress("phase", {"phase": name})

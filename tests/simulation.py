@@ -104,6 +104,7 @@ class Worker:
         self.busy = False
         self.participant: Any = None
         self.news: News | None = None  # that of the last wake-up that had any
+        self.agreed: News | None = None  # the same for the one that coordinates
         self.stopped_until = 0.0
         # The lease: requests that come before ``until`` may be admitted; what ``waits`` came when, and when a client
         # had seen which generation; whether it is past the gate.
@@ -387,8 +388,10 @@ class Worker:
         self.world.require(waited >= IN_DOUBT, f"{self.name} was in doubt too soon: {waited}")
 
     def _vote(self, record: TransactionRecord, ballot: Ballot, *, ok: bool) -> None:
-        self.ask("vote", Vote(record.id, ballot, self.name, ok))
-        self.world.ring([record.coordinator])
+        agreed = self.ask("vote", Vote(record.id, ballot, self.name, ok))
+        tells = ok and ballot is not Ballot.SETTLED and record.phase is not Phase.STAGING
+        is_last = tells and agreed == len(record.participants)
+        self.world.ring([record.coordinator], News(record.id, record.phase, agreed=True) if is_last else None)
 
     def _busy(self, limit: float) -> Steps:
         """Mostly short; sometimes longer than allowed."""
@@ -456,12 +459,16 @@ class Worker:
         while True:
             yield None
             try:
-                view = self.ask("view", RELEASE, transaction)
+                agreed, self.agreed = self.agreed, None
+                action: Any = None if agreed is None else coordinator.hear(agreed)
                 yield None
-                dead = self.ask("dead", record.participants)
-                yield None
-                action = coordinator.observe(view, dead, self.world.now, steady=self.steady)
-                yield None
+                if action is None:
+                    view = self.ask("view", RELEASE, transaction)
+                    yield None
+                    dead = self.ask("dead", record.participants)
+                    yield None
+                    action = coordinator.observe(view, dead, self.world.now, steady=self.steady)
+                    yield None
                 if isinstance(action, Finish):
                     self.world.require_decision(transaction, action.phase, self)
                     return
@@ -691,7 +698,10 @@ class World:
     def _wake(self, name: str, news: News | None) -> None:
         worker = self.workers.get(name)
         if worker is not None and news is not None:
-            worker.news = news
+            if news.agreed:
+                worker.agreed = news
+            else:
+                worker.news = news
         for task in worker.tasks if worker is not None else ():
             if task.hears:
                 task.wakes_at = self.now

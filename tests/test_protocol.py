@@ -268,6 +268,7 @@ def test_it_releases_what_it_hears_is_committed():
         (Step.APPLIED, NEWS_OF_APPLY),
         (Step.PREPARED, News("t0", Phase.APPLY, DEADLINE)),
         (Step.APPLIED, News("t0", Phase.COMMITTED)),
+        (Step.PREPARED, News("t1", Phase.APPLY, DEADLINE, agreed=True)),
     ],
 )
 def test_what_it_hears_at_another_step_or_of_another_transaction_it_looks_into(step, news):
@@ -336,6 +337,42 @@ def test_the_dead_and_those_who_have_left_are_not_waited_for():
 
 def test_all_votes_that_are_there_count_even_after_the_deadline():
     assert coordinate(Phase.APPLY, votes(Ballot.APPLIED, "a", "b", "c"), now=DEADLINE + 1) == Commit("t1")
+
+
+@pytest.mark.parametrize(
+    ("phase", "options", "then"),
+    [
+        (Phase.PREPARE, {}, Advance("t1", Phase.APPLY)),
+        (Phase.PREPARE, {"dry_run": True}, TryAbort("t1", DRY_RUN)),
+        (Phase.PREPARE, {"stage": True}, TryAbort("t1", STAGED)),
+        (Phase.APPLY, {}, Commit("t1")),
+    ],
+)
+def test_a_phase_ends_when_it_hears_that_all_have_agreed(phase, options, then):
+    coordinator = Coordinator("t1", **options)
+    news = News("t1", phase, agreed=True)
+    assert coordinator.hear(news) == then
+    assert coordinator.hear(news) is None  # heard twice; if it did not take effect, the store tells
+
+
+@pytest.mark.parametrize(
+    "news",
+    [
+        News("t0", Phase.APPLY, agreed=True),
+        News("t1", Phase.APPLY, DEADLINE),
+        News("t1", Phase.COMMITTED, agreed=True),
+        News("t1", Phase.STAGING, agreed=True),
+    ],
+)
+def test_whatever_else_the_coordinator_hears_it_looks_into(news):
+    assert Coordinator("t1").hear(news) is None
+
+
+def test_who_hears_that_all_have_applied_knows_that_the_store_has_been_there():
+    asker = Coordinator("t1")
+    assert asker.hear(News("t1", Phase.APPLY, agreed=True)) == Commit("t1")
+    lost = view(transaction(), outcome=Phase.PREPARE, votes=votes(Ballot.PREPARED, "a", "b", "c"))
+    assert asker.observe(lost, set(), 1.0) == TryAbort("t1", VOTES_LOST)
 
 
 @pytest.mark.parametrize("phase", [Phase.COMMITTED, Phase.ABORTED])

@@ -655,6 +655,6 @@ def test_many_large_sources_are_sent_in_portions(opened):
 
 def test_a_vote_is_kept_as_it_was_cast(opened):
     store = begun(Place(opened), "a")
-    vote = Vote("t1", Ballot.PREPARED, "a", ok=False, detail=bytes(range(256)))
+    vote = Vote("t1", Ballot.PREPARED, "a", ok=True, detail=bytes(range(256)))
     assert store.vote(vote) == 1
     assert store.view(RELEASE).votes == (vote,)

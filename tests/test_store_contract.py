@@ -244,17 +244,19 @@ def test_a_decided_transaction_does_not_go_on(place):
     assert not store.advance("t1", to=Phase.PREPARE, deadline=1.0)
 
 
-def test_a_vote_is_cast_once_and_counted(place):
+def test_a_vote_is_cast_once_and_the_yes_are_counted(place):
     store = begun(place, "a", "b")
     no = Vote("t1", Ballot.PREPARED, "b", ok=False, detail=b'{"error": "\xc3\xa4"}')
     assert store.vote(Vote("t1", Ballot.PREPARED, "a", ok=True)) == 1
-    assert place.store("b").vote(no) == 2
+    assert place.store("b").vote(no) == 1
     assert place.store("b").vote(Vote("t1", Ballot.PREPARED, "b", ok=True)) == 0
     assert store.vote(Vote("t1", Ballot.APPLIED, "a", ok=True)) == 1
+    assert store.vote(Vote("t1", Ballot.APPLIED, "a", ok=True)) == 0
+    assert place.store("b").vote(Vote("t1", Ballot.APPLIED, "b", ok=True)) == 2
     view = store.view(RELEASE)
     assert view.voted(Ballot.PREPARED)["b"] == no
     assert set(view.voted(Ballot.PREPARED)) == {"a", "b"}
-    assert set(view.voted(Ballot.APPLIED)) == {"a"}
+    assert set(view.voted(Ballot.APPLIED)) == {"a", "b"}
 
 
 def test_a_vote_on_another_transaction_is_refused(place):

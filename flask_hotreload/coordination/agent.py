@@ -299,9 +299,9 @@ class Agent:
         """Do one thing; return whether there is nothing more to do before something changes."""
         if self.lease.refused and self._joined and self._participant.record is None:
             self._confirm()
-        action = self._heard()
-        if action is not None:
-            return self._carry_out(action)
+        done = self._hear()
+        if done is not None:
+            return done
         transaction = self._participant.transaction or self._conductor.transaction
         view = None if self._failed else self._view(transaction)
         self._failed = False
@@ -322,13 +322,16 @@ class Agent:
             view = self._view(own)
         return view is None or self._conductor.step(view, now)
 
-    def _heard(self) -> ParticipantAction | None:
-        """What news lead to at once."""
+    def _hear(self) -> bool | None:
+        """Do what news lead to at once, and return as :meth:`_step`; ``None``: nothing, look at the store."""
         news, self._news = self._conductor.news or self._news, None
         self._conductor.news = None
         if news is None or self._failed:
             return None
-        return self._participant.hear(news, self._store.now())
+        action = self._participant.hear(news, self._store.now())
+        if action is not None:
+            return self._carry_out(action)
+        return False if self._conductor.hear(news) else None
 
     def _view(self, transaction: str | None) -> View | None:
         look = self._store.view if self._conductor.busy or not self._joined else self._store.glance

@@ -49,17 +49,18 @@ class Bell:
                 continue
 
     def wait(self, seconds: float | None) -> News | None:
-        """Until somebody rings or has rung, or this is closed; at most ``seconds``. Return the last news, if any."""
+        """Until somebody rings or has rung, or this is closed; at most ``seconds``. Return news, if there are any."""
         news = None
         if self._closed:
             return news
         try:
             self._ear.settimeout(seconds)
-            while True:  # one look at the store serves all the hints there are
-                news = read(self._ear.recv(LONGEST)).news or news
+            while news is None:  # one look at the store serves all the hints there are
+                news = read(self._ear.recv(LONGEST)).news
                 self._ear.settimeout(0.0)
-        except OSError:  # nothing more to read, or the time is over, or it is closed
-            return news
+        except OSError:
+            pass  # nothing more to read, or the time is over, or it is closed
+        return news
 
     def close(self) -> None:
         self._closed = True

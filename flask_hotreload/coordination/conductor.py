@@ -20,7 +20,6 @@ from flask_hotreload.coordination.protocol import (
     Advance,
     Commit,
     Coordinator,
-    CoordinatorAction,
     Finish,
     TryAbort,
     Wait,
@@ -181,8 +180,25 @@ class Conductor:
         action = asking.coordinator.observe(view, dead, now, steady=self.steady())
         if isinstance(action, Wait):
             return True
-        self._carry_out(asking, asking.record, action, view, dead)
+        if isinstance(action, Finish):
+            self._conclude(asking, asking.record, action, view, dead)
+        else:
+            self._carry_out(asking, asking.record, action)
         return False
+
+    def hear(self, news: News) -> bool:
+        """Do what news lead to at once, if anything; return whether that was so.
+
+        Where each vote is shown to somebody, the votes are looked at.
+        """
+        asking = self._asking
+        if asking is None or asking.coordinator is None or asking.record is None or asking.asked.is_watched:
+            return False
+        action = asking.coordinator.hear(news)
+        if action is None:
+            return False
+        self._carry_out(asking, asking.record, action)
+        return True
 
     def _dead(self, participants: Iterable[str], now: float) -> set[str]:
         """Looked for now and then, not at every vote: it costs as much as a vote for each participant."""
@@ -309,9 +325,7 @@ class Conductor:
 
     # Actions -----------------------------------------------------------------------------------------------------
 
-    def _carry_out(
-        self, asking: Asking, record: TransactionRecord, action: CoordinatorAction, view: View, dead: set[str]
-    ) -> None:
+    def _carry_out(self, asking: Asking, record: TransactionRecord, action: Advance | Commit | TryAbort) -> None:
         if isinstance(action, Advance):
             if action.to is Phase.PREPARE:
                 self._publish(asking, record)
@@ -325,15 +339,13 @@ class Conductor:
                 at_step("coordinator.committed")
                 self._tell(record, News(record.id, Phase.COMMITTED))
                 asking.asked.phase("release")
-        elif isinstance(action, TryAbort):
+        else:
             if action.reason == STAGED:
                 self._keep_staged(asking, record)
             if self._store.abort(action.transaction, action.reason):
                 self._store.ring(record.participants)
             elif action.reason == STAGED:
                 self._store.drop_staged(record.id)  # somebody has decided otherwise
-        elif isinstance(action, Finish):
-            self._conclude(asking, record, action, view, dead)
 
     def _publish(self, asking: Asking, record: TransactionRecord) -> None:
         """Give everybody what this worker has staged: the document, and every source that it read."""

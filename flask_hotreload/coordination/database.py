@@ -22,7 +22,7 @@ _log = logging.getLogger("flask_hotreload")
 
 #: Tells the store's files from other SQLite files, and from those of other versions.
 APPLICATION_ID = 0x686F7472
-VERSION = 5
+VERSION = 6
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
 #: The write-ahead log is carried over into the file when it is longer than this. Bytes.
@@ -42,7 +42,7 @@ CREATE TABLE active (
 );
 CREATE TABLE payload (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB);
 CREATE TABLE votes (
-    ballot TEXT NOT NULL, member TEXT NOT NULL, vote TEXT NOT NULL, PRIMARY KEY (ballot, member)
+    ballot TEXT NOT NULL, member TEXT NOT NULL, ok INTEGER NOT NULL, vote TEXT NOT NULL, PRIMARY KEY (ballot, member)
 ) WITHOUT ROWID;
 CREATE TABLE members (id TEXT PRIMARY KEY, release TEXT NOT NULL, member TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
@@ -89,28 +89,38 @@ class Database:
 
     def change(self, statement: str, parameters: Sequence[object]) -> bool:
         """Carry out one statement that writes; return whether it has changed anything."""
+        with self.turn() as connection:
+            return connection.execute(statement, parameters).rowcount > 0
+
+    @contextmanager
+    def explaining(self) -> Iterator[None]:
+        """Whatever the file system or SQLite says within this is raised as :class:`StoreUnavailable`."""
+        try:
+            yield
+        except (sqlite3.Error, OSError) as error:
+            raise self._explained(error) from error
+
+    @contextmanager
+    def turn(self) -> Iterator[sqlite3.Connection]:
+        """Statements each of which takes effect by itself; nobody else writes between them."""
         try:
             with self._lock:
                 self._verify()
-                return self._writer.execute(statement, parameters).rowcount > 0
+                yield self._writer
         except (sqlite3.Error, OSError) as error:
             raise self._explained(error) from error
 
     @contextmanager
     def write(self) -> Iterator[sqlite3.Connection]:
         """Several statements that take effect together, or not at all if the block raises."""
-        try:
-            with self._lock:
-                self._verify()
-                self._writer.execute("BEGIN IMMEDIATE")
-                try:
-                    yield self._writer
-                    self._writer.execute("COMMIT")
-                except BaseException:
-                    self._roll_back()
-                    raise
-        except (sqlite3.Error, OSError) as error:
-            raise self._explained(error) from error
+        with self.turn() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                self._roll_back()
+                raise
 
     def tidy(self) -> None:
         """Let the write-ahead log begin anew, if it is long. That waits for the disk; others read and write on."""

@@ -188,7 +188,7 @@ class MemoryStore:
             if active.phase.decided and vote.ballot is not Ballot.SETTLED:
                 return 0
             self._votes[vote.ballot, vote.member] = vote
-            return sum(ballot is vote.ballot for ballot, _ in self._votes)
+            return sum(each.ok and each.ballot is vote.ballot for each in self._votes.values())
 
     def lay_ready(self, record: JournalRecord) -> None:
         """Nothing here is written anywhere."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from flask_hotreload.coordination.protocol import STAGED, Apply, Prepare, Release, Restore, TryAbort
-from flask_hotreload.coordination.records import Ballot, Phase, TransactionRecord, Vote
+from flask_hotreload.coordination.records import Ballot, News, Phase, TransactionRecord, Vote
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.coordination.worker import Part
 
@@ -109,8 +109,7 @@ class Participation:
         ok, part = self._worker.apply()
         self._participant.applied(ok=ok)
         at_step("participant.applied")
-        # While locks are closed, a vote says no more than it must; what is to be told comes with the last one.
-        return self._vote(record, Ballot.APPLIED, Part() if ok else part, ok=ok)
+        return self._vote(record, Ballot.APPLIED, part, ok=ok)
 
     def _abort(self, action: TryAbort) -> None:
         aborted = self._store.abort(action.transaction, action.reason)
@@ -129,9 +128,9 @@ class Participation:
         assert record is not None
         self.released, self.released_at, self._ended = record, time.monotonic(), False
         try:
-            part = self._worker.served()
             if not self._coordinates(record):
                 time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - PROCESSORS)))
+            part = self._worker.served()
             # Before the vote: who looks after the answer finds what is served.
             self._worker.settle()
             self._publish()
@@ -181,10 +180,15 @@ class Participation:
 
         The coordinator is rung by the last vote and by one that ends it; it looks by itself for those of the dead.
         """
-        cast = self._store.vote(Vote(record.id, ballot, self._participant.me, ok, msgspec.json.encode(part)))
-        done = not ok or cast == 0 or cast >= (1 if record.phase is Phase.STAGING else len(record.participants))
+        agreed = self._store.vote(Vote(record.id, ballot, self._participant.me, ok, msgspec.json.encode(part)))
+        stages = record.phase is Phase.STAGING
+        is_last = ok and agreed == (1 if stages else len(record.participants))
+        tells = is_last and not stages and ballot is not Ballot.SETTLED
+        news = News(record.id, record.phase, agreed=True) if tells else None
+        ends = is_last or not ok or agreed == 0
         if self._coordinates(record):
-            return not done
-        if done:
-            self._store.ring([record.coordinator])
-        return ok and cast > 0
+            self._conductor.news = news or self._conductor.news
+            return not ends
+        if ends:
+            self._store.ring([record.coordinator], news)
+        return ok and agreed > 0

@@ -216,7 +216,7 @@ class Participant:
         aborted it: then the vote on having applied is refused, and the store tells why.
         """
         record = self.record
-        if record is None or news.transaction != record.id:
+        if record is None or news.transaction != record.id or news.agreed:
             return None
         if news.phase is Phase.COMMITTED and self.step is Step.APPLIED:
             return Release(record.id)
@@ -318,7 +318,8 @@ class Coordinator:
         self._ends_prepared = STAGED if stage else DRY_RUN if dry_run else None
         self._settle_seconds = settle_seconds
         self._settle_until: float | None = None
-        self._applies = False  # whether it has been seen in APPLY
+        self._applies = False  # whether it has been in APPLY, as far as is known
+        self._heard: News | None = None
 
     def observe(self, view: View, dead: set[str], now: float, *, steady: bool = True) -> CoordinatorAction:
         """What to do, given the store's view, asked about the transaction, and who has certainly died.
@@ -355,12 +356,29 @@ class Coordinator:
             return TryAbort(record.id, reason, tuple(missing))
         if missing:
             return Wait(record.deadline)
-        if record.phase is Phase.STAGING:
-            return Advance(record.id, Phase.PREPARE)
-        if record.phase is Phase.PREPARE:
-            prepared = self._ends_prepared
-            return Advance(record.id, Phase.APPLY) if prepared is None else TryAbort(record.id, prepared)
-        return Commit(record.id)
+        return self._next(record.phase)
+
+    def _next(self, phase: Phase) -> Advance | TryAbort | Commit:
+        """What follows an undecided phase in which nobody is waited for any more."""
+        if phase is Phase.STAGING:
+            return Advance(self.transaction, Phase.PREPARE)
+        if phase is Phase.APPLY:
+            return Commit(self.transaction)
+        prepared = self._ends_prepared
+        return Advance(self.transaction, Phase.APPLY) if prepared is None else TryAbort(self.transaction, prepared)
+
+    def hear(self, news: News) -> Advance | TryAbort | Commit | None:
+        """What to do at once, given what a ring tells; ``None``: nothing, look at the store.
+
+        That all have agreed stays true: who has voted yes does nothing by itself until there is a decision. Whether
+        the transaction still waits for one, the store knows, and refuses what comes too late.
+        """
+        told = news.agreed and news.phase in (Phase.PREPARE, Phase.APPLY) and news.transaction == self.transaction
+        if not told or news == self._heard:
+            return None
+        self._heard = news
+        self._applies = self._applies or news.phase is Phase.APPLY
+        return self._next(news.phase)
 
     def _settle(self, record: TransactionRecord, view: View, living: list[str], now: float) -> CoordinatorAction:
         """Wait, for a while, until everybody has carried the decision out, so that the answer is true for all."""

@@ -292,7 +292,8 @@ class RedisStore:
         return self._did("advance", transaction, _BEFORE[to].value, to.value, repr(deadline), *new)
 
     def vote(self, vote: Vote) -> int:
-        return int(self._run("vote", vote.transaction, vote.ballot.value, vote.member, _write_json(vote))[0])
+        written = _write_json(vote)
+        return int(self._run("vote", vote.transaction, vote.ballot.value, vote.member, int(vote.ok), written)[0])
 
     def lay_ready(self, record: JournalRecord) -> None:
         self._run("lay_ready", record.transaction, _write(record), *record.digests)

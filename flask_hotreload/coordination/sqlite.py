@@ -26,9 +26,11 @@ from flask_hotreload.coordination import past, presence, recorded, releases
 from flask_hotreload.coordination import staged as waiting
 from flask_hotreload.coordination.bell import Bell
 from flask_hotreload.coordination.database import Database
+from flask_hotreload.coordination.hands import Hands
 from flask_hotreload.coordination.memory import FIRST_RELEASE
 from flask_hotreload.coordination.presence import Presence
 from flask_hotreload.coordination.records import (
+    Ballot,
     JournalRecord,
     Member,
     News,
@@ -51,7 +53,7 @@ FROM meta LEFT JOIN active
 _VIEW = _GLANCE.format("(SELECT group_concat(vote) FROM votes), (SELECT group_concat(member) FROM members)")
 _GLANCE = _GLANCE.format("NULL, NULL")
 _VOTE = """
-INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active
+INSERT OR IGNORE INTO votes SELECT ?, ?, ?, ? FROM active
 WHERE id = ? AND (? = 'settled' OR phase NOT IN ('committed', 'aborted'))
 """
 _MAY_SERVE = """
@@ -69,6 +71,12 @@ class _Opened:
 
     def __init__(self, file: Path, busy_seconds: float) -> None:
         self.database = Database(file, busy_seconds=busy_seconds, first_release=FIRST_RELEASE)
+        try:
+            with self.database.explaining():
+                self.hands = Hands(file)
+        except BaseException:
+            self.database.close()
+            raise
         self.member: str | None = None
         self.presence: Presence | None = None
         self.bell: Bell | None = None
@@ -78,13 +86,14 @@ class _Opened:
         self.ready: JournalRecord | None = None  # what was laid ready last
 
     def close(self) -> None:
-        for each in (self.bell, self.presence, self.database):
-            if each is not None:
-                each.close()
+        for each in self._held():
+            each.close()
 
     def descriptors(self) -> list[int]:
-        held = [each for each in (self.bell, self.presence, self.database) if each is not None]
-        return [descriptor for each in held for descriptor in each.descriptors()]
+        return [descriptor for each in self._held() for descriptor in each.descriptors()]
+
+    def _held(self) -> list[Bell | Presence | Hands | Database]:
+        return [each for each in (self.bell, self.presence, self.hands, self.database) if each is not None]
 
 
 class SQLiteStore:
@@ -241,13 +250,13 @@ class SQLiteStore:
         return time.monotonic()
 
     def view(self, release: str, transaction: str | None = None) -> View:
-        return self._look(_VIEW, release, transaction)
+        return self._look(release, transaction, whole=True)
 
     def glance(self, release: str, transaction: str | None = None) -> View:
-        return self._look(_GLANCE, release, transaction)
+        return self._look(release, transaction, whole=False)
 
-    def _look(self, statement: str, release: str, transaction: str | None) -> View:
-        opened = self._open()
+    def _look(self, release: str, transaction: str | None, *, whole: bool) -> View:
+        opened, statement = self._open(), _VIEW if whole else _GLANCE
         while True:
             ((current, head, newest, votes, members, journalled, *row),) = opened.database.read(
                 statement, (release, transaction)
@@ -261,6 +270,9 @@ class SQLiteStore:
             if active is not None and active.id == transaction:
                 outcome = active.phase
         read_votes = () if votes is None else _read_votes(f"[{votes}]")
+        if whole and active is not None:
+            with self._database.explaining():
+                read_votes += opened.hands.votes(active.id)
         if members is not None and members != opened.members[0]:
             opened.members = (members, _read_members(f"[{members}]"))
         read_members = () if members is None else opened.members[1]
@@ -295,6 +307,7 @@ class SQLiteStore:
             waiting.remove_expired(connection, self.now())
             recorded.remove_old(connection)
             kept.remove_unused(connection)
+            self._open().hands.call(record.id)
             under_way.put(connection, record)
         self._database.tidy()
         return True
@@ -307,12 +320,16 @@ class SQLiteStore:
             return under_way.advance(connection, transaction, to, deadline, payload)
 
     def vote(self, vote: Vote) -> int:
-        row = (vote.ballot.value, vote.member, _write_json(vote).decode(), vote.transaction, vote.ballot.value)
-        if not self._database.change(_VOTE, row):
-            return 0
-        # Counted after the turn: of two that vote at once at least the later one counts both.
-        ((cast,),) = self._database.read("SELECT count(*) FROM votes WHERE ballot = ?", row[:1])
-        return int(cast)
+        if vote.ballot is Ballot.APPLIED:  # requests are held
+            with self._database.explaining():
+                return self._open().hands.vote(vote)
+        ballot = vote.ballot.value
+        row = (ballot, vote.member, vote.ok, _write_json(vote).decode(), vote.transaction, ballot)
+        with self._database.turn() as connection:
+            if connection.execute(_VOTE, row).rowcount < 1:
+                return 0
+            counted = connection.execute("SELECT count(*) FROM votes WHERE ballot = ? AND ok", (ballot,))
+            return int(counted.fetchall()[0][0])
 
     def lay_ready(self, record: JournalRecord) -> None:
         opened = self._open()
@@ -329,13 +346,21 @@ class SQLiteStore:
             recorded.retire(connection, record.release, obsolete)
             connection.execute("UPDATE releases SET head = ? WHERE name = ?", (record.generation, record.release))
             releases.know(connection, [record.sources], record.release)
-            return True
+        self._end_of(record.transaction)
+        return True
 
     def abort(self, transaction: str, reason: str) -> bool:
-        return self._database.change(
+        aborted = self._database.change(
             f"UPDATE active SET phase = ?, reason = ? WHERE id = ? AND {under_way.UNDECIDED}",
             (Phase.ABORTED.value, reason, transaction),
         )
+        if aborted:
+            self._end_of(transaction)
+        return aborted
+
+    def _end_of(self, transaction: str) -> None:
+        with self._database.explaining():
+            self._open().hands.end(transaction)
 
     # The journal -----------------------------------------------------------------------------------------------
 

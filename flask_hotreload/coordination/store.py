@@ -102,8 +102,9 @@ class Store(Protocol):
         """From ``STAGING`` to ``PREPARE``, or from ``PREPARE`` to ``APPLY``. Refused from anywhere else."""
 
     def vote(self, vote: Vote) -> int:
-        """Cast a vote; return how many have been cast on this ballot. Refused, with 0, if the transaction is not the
-        active one, if this member has cast one on the same ballot, or, except for ``SETTLED``, if it is decided.
+        """Cast a vote; return how many have voted yes on this ballot by then: of several that vote at once one is
+        told the whole number. Refused, with 0, if the transaction is not the active one, if this member has cast one
+        on the same ballot, or, except for ``SETTLED``, if it is decided.
         """
 
     def lay_ready(self, record: JournalRecord) -> None:
@@ -215,7 +216,7 @@ class Store(Protocol):
 
     def wait(self, seconds: float | None) -> News | None:
         """Return soon after a ring, also one from before the call, or after ``seconds``; sometimes without reason.
-        One thread at a time. Of the news of several rings the last is returned.
+        One thread at a time. Of the news of several rings one is returned; the others may be lost.
         """
 
     def close(self) -> None:

@@ -61,7 +61,7 @@ end
 
 remember(BEGUN, id, REMEMBERED)
 redis.call('DEL', VOTES)
-redis.call('HDEL', STATE, 'reason', 'cast:prepared', 'cast:applied', 'cast:settled')
+redis.call('HDEL', STATE, 'reason', 'agreed:prepared', 'agreed:applied', 'agreed:settled')
 redis.call('HSET', STATE, 'id', id, 'of', release, 'phase', phase, 'deadline', deadline, 'record', record,
   'payload', payload, 'version', 0)
 return answer(1)

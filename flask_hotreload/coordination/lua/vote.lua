@@ -1,4 +1,4 @@
-local id, ballot, member, vote = unpack(ARGV)
+local id, ballot, member, ok, vote = unpack(ARGV)
 if get('id') ~= id or (ballot ~= 'settled' and not undecided()) then
   return answer(0)
 end
@@ -8,4 +8,4 @@ end
 if redis.call('HSETNX', VOTES, ballot .. '\0' .. member, vote) == 0 then
   return answer(0)
 end
-return answer(redis.call('HINCRBY', STATE, 'cast:' .. ballot, 1))
+return answer(redis.call('HINCRBY', STATE, 'agreed:' .. ballot, ok))
