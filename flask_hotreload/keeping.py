@@ -30,28 +30,34 @@ class Keeping:
         self._kept: dict[int, Kept] = {}
         self._parents: dict[int, int | None] = {first.number: first.parent}
         self._waiting: list[weakref.ref[object]] = []  # applications of generations that are not kept
+        self._gone: list[Kept] | None = None  # what goes, as soon as there is time for it
 
     @property
     def generations(self) -> Mapping[int, Kept]:
         return MappingProxyType(self._kept)
 
     def followed(self, old: Kept, new: Generation) -> None:
-        """``new`` is served instead of ``old``: what is not worth keeping any more goes."""
+        """``new`` is served instead of ``old``: what is not worth keeping any more goes with :meth:`collect`."""
         self._parents[new.number] = new.parent
         self._kept[old.number] = old
         kept = worth_keeping(new.number, self._parents, self._last)
         gone = [each for number, each in self._kept.items() if number not in kept]
         self._kept = {number: each for number, each in self._kept.items() if number in kept}
-        self._waiting += [weakref.ref(each.mount) for each in gone if each.made_by_reload]
-        for each in gone:
-            forget_lines(
-                each.recipe.snapshot, [new.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]
-            )
-        forget_types()
+        self._gone = [*(self._gone or ()), *gone]
         self._parents = {number: parent for number, parent in self._parents.items() if number in {*kept, new.number}}
 
-    def collect(self) -> None:
-        """Collect the garbage if too much is waiting for it; on a thread of its own, while nobody is held."""
+    def collect(self, current: Generation) -> None:
+        """Let go of what goes, while nobody is held. If too much of it waits for that, call the garbage collector,
+        on a thread of its own.
+        """
+        gone, self._gone = self._gone, None
+        if gone is not None:
+            staying = [current.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]
+            for each in gone:
+                forget_lines(each.recipe.snapshot, staying)
+            forget_types()
+            self._waiting += [weakref.ref(each.mount) for each in gone if each.made_by_reload]
+            del gone
         needed = {id(each.mount) for each in self._kept.values()}
         waiting = [mount for each in self._waiting if (mount := each()) is not None and id(mount) not in needed]
         self._waiting = [weakref.ref(mount) for mount in waiting]

@@ -234,20 +234,22 @@ class ModuleLoader:
 class KeptModules:
     """The modules of a generation that is served once more, as they are: nothing is executed.
 
-    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far.
+    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far;
+    ``replaced``: the sources of the one that is served now.
     """
 
-    def __init__(self, past: World, snapshot: Snapshot, keep: Collection[str]) -> None:
+    def __init__(self, past: World, snapshot: Snapshot, replaced: Snapshot, keep: Collection[str]) -> None:
         self.world = past.again()
         self.staged = self.world.staged()
         self._snapshot = snapshot
+        self._replaced = replaced
         self._keep = keep
         self.world.survey()
 
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """As :meth:`ModuleLoader.commit`."""
-        staged, snapshot = self.staged, self._snapshot
-        return _commit(self.world, lambda: _lines_of(staged, snapshot), snapshot.roots, self._keep, before)
+        staged, snapshot, replaced = self.staged, self._snapshot, self._replaced
+        return _commit(self.world, lambda: _lines_of(staged, snapshot, replaced), snapshot.roots, self._keep, before)
 
     def abort(self) -> None:
         """As :meth:`ModuleLoader.abort`; what it is made of stays where it was."""
@@ -265,12 +267,18 @@ def _commit(
     return Exchange(displaced, fresh, roots, keep)
 
 
-def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:
+def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot, replaced: Snapshot) -> dict[str, Any]:
+    """What ``linecache`` is to hold and does not hold already, since other sources were ``replaced`` by these."""
+    quoted = {
+        source.path
+        for real, source in snapshot.sources.items()
+        if replaced.sources.get(real) is source and _is_quoted(source.path)
+    }
     shown = {source.path: source for source in snapshot.sources.values()}
     lines: dict[str, Any] = {}
     for module in modules.values():
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str):
+        if not isinstance(file, str) or file in quoted:
             continue
         source = shown.get(file)
         if source is None:  # it is shown by a link
@@ -279,3 +287,9 @@ def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str
         if source is not None:
             lines[source.path] = len(source.data), None, source.lines, source.path
     return lines
+
+
+def _is_quoted(path: str) -> bool:
+    """Whether ``linecache`` has been given the lines of this file, and has not read them from the disk."""
+    entry = linecache.cache.get(path)
+    return entry is not None and len(entry) > 1 and entry[1] is None

@@ -301,13 +301,14 @@ class Reloader:
         """
         if given is None:
             given = Given() if document.restores is None else self._keeping.given(document.restores, self.current)
+        recipe = given.recipe
         self._running = transaction = Transaction(
             document,
             self.current,
             host=self._application,
             lock=self.lock,
             limits=self._limits,
-            roots=self._application.roots.resolve(),
+            roots=self._application.roots.resolve() if recipe is None else recipe.snapshot.roots,
             asked=asked,
             number=self.current.number + 1 if number is None else number,
             given=given,
@@ -400,7 +401,7 @@ class Reloader:
         if transaction.committed:
             self.settle(transaction)
         self._retirement.run()
-        self._keeping.collect()
+        self._keeping.collect(self.current)
         report = self.report_of(transaction, error)
         _log.debug("in this worker: %s", report.summary())
         if transaction.committed:

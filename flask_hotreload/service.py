@@ -59,6 +59,9 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("flask_hotreload")
 
+#: Seconds after a rollback at which it is looked for what the disk has: the answer has been sent by then.
+_DRIFT_AFTER = 1.0
+
 
 class Service:
     """``server`` is the extension object; callbacks get it as their first argument."""
@@ -329,7 +332,9 @@ class Service:
         self.metrics.observe(report)
         if report.status == "committed" and report.restores is not None:
             # What is on disk is what has just been left. To read all of it takes longer than the rollback.
-            threading.Thread(target=self._warn_of_drift, name="hotreload-drift", daemon=True).start()
+            timer = threading.Timer(_DRIFT_AFTER, self._warn_of_drift)
+            timer.name, timer.daemon = "hotreload-drift", True
+            timer.start()
 
     def pending(self) -> list[dict[str, str]]:
         """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""

@@ -34,6 +34,19 @@ def left_out(connection: sqlite3.Connection, record: TransactionRecord) -> set[s
     return members.difference(record.participants) if members.issuperset(record.participants) else None
 
 
+def is_undecided(connection: sqlite3.Connection) -> bool:
+    return connection.execute(f"SELECT 1 FROM active WHERE {UNDECIDED}").fetchone() is not None
+
+
+def is_tidied(connection: sqlite3.Connection) -> bool:
+    """Whether somebody has tidied up since the last one."""
+    return connection.execute("SELECT 1 FROM active JOIN meta WHERE active.id = tidied").fetchone() is not None
+
+
+def tidied(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE meta SET tidied = (SELECT id FROM active)")
+
+
 def put(connection: sqlite3.Connection, record: TransactionRecord) -> None:
     """In the place of the one before, without votes."""
     past.remember(connection, record.id)

@@ -90,7 +90,15 @@ class Agent:
         )
         self._participant = Participant(member.id, member.release, worker.generation, in_doubt=in_doubt)
         self._participant.publishes = may_lose
-        self._part = Participation(self._participant, store, worker, conductor, publish=self.publish, tell=tell)
+        self._part = Participation(
+            self._participant,
+            store,
+            worker,
+            conductor,
+            publish=self.publish,
+            vote_and_tell=self._roll.vote,
+            tell=tell,
+        )
         conductor.steady = self.lease.steady
         self._joined = False
         self._stopped = threading.Event()
@@ -176,7 +184,7 @@ class Agent:
 
     def earlier(self, identity: str) -> ReloadReport | None:
         """What a transaction with this id, asked for anywhere, came to: its report, or its error."""
-        outcome = self._reports.of(identity)
+        outcome = self._reports.of(identity) if self._store.has_begun(identity) else None
         if isinstance(outcome, ReloadError):
             raise outcome
         return outcome
@@ -269,6 +277,7 @@ class Agent:
             return
         try:
             self.publish()
+            self._store.tidy()
         except StoreUnavailable as error:
             self._away(error)
 
@@ -284,6 +293,7 @@ class Agent:
         return True
 
     def _wait(self) -> None:
+        self._conductor.tell_end()
         busy = self._conductor.busy or self._participant.record is not None or not self._joined
         unsure = self._store_error is not None  # what has failed may have begun something
         idle = LEASED_RECHECK if self.lease.finite else IDLE_RECHECK

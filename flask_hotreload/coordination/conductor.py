@@ -96,6 +96,7 @@ class Conductor:
         #: Whether all participants of the transaction that it coordinates run the same sources.
         self.alike = False
         self._look_again = 0.0
+        self._to_tell: list[str] = []  # whom, that a transaction has ended
         #: What has just become so of its transaction. The others are rung with it, the agent takes it.
         self.news: News | None = None
 
@@ -252,7 +253,7 @@ class Conductor:
         )
         if self._store.begin(record):
             if phase is Phase.PREPARE:
-                self._store.ring(record.participants)
+                self._ring_others(record)
             asking.record = record
             self._look_again, self._buried = 0.0, set()
             asking.members = {member.id: member for member in view.members}
@@ -352,7 +353,7 @@ class Conductor:
         payload = self._whole(asking, record.generation)
         deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
         if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=payload):
-            self._store.ring(record.participants)
+            self._ring_others(record)
 
     def _whole(self, asking: Asking, generation: int) -> bytes:
         """All that the others need to know, and its place in the journal. The store gets what it does not hold."""
@@ -364,8 +365,9 @@ class Conductor:
             generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
         )
         read = NOTHING if wanted.restores is not None else self._worker.sources_read(journal.digests)
-        left = self._worker.left(journal, {*journal.digests, *read.digests})
-        self._store.put_blobs({**read.blobs, **left.blobs})
+        left = self._worker.left(journal, read.digests)
+        if read.blobs or left.blobs:
+            self._store.put_blobs({**read.blobs, **left.blobs})
         asking.obsolete, asking.digests = following.obsolete, tuple(sorted({*read.digests, *left.digests}))
         payload = self._payload(
             asking,
@@ -379,7 +381,7 @@ class Conductor:
             parent=following.parent,
             began=following.began,
             turned=following.turned,
-            base=base_hash(self._store, self._member.release),
+            base=base_hash(self._store, self._member.release) if journal.newest is None else journal.newest.base,
             beginning=left.beginning,
         )
         asking.sealed = seal(payload, self._signer)
@@ -403,8 +405,12 @@ class Conductor:
 
     def _tell(self, record: TransactionRecord, news: News) -> None:
         """To be called when the store has acknowledged it."""
-        self._store.ring([member for member in record.participants if member != self._member.id], news)
+        self._ring_others(record, news)
         self.news = news
+
+    def _ring_others(self, record: TransactionRecord, news: News | None = None) -> None:
+        """This worker's own agent goes on by itself."""
+        self._store.ring([member for member in record.participants if member != self._member.id], news)
 
     def _keep_staged(self, asking: Asking, record: TransactionRecord) -> None:
         """So that any worker can commit it, also one that starts later."""
@@ -450,7 +456,13 @@ class Conductor:
         self._finish(asking, outcome)
         if asking.document.commits is not None:
             self._store.drop_staged(asking.document.commits)
-        self._store.ring([member.id for member in view.members])  # somebody may wait for the turn
+        self._to_tell = [member.id for member in view.members]
+
+    def tell_end(self) -> None:
+        """Wake those who may wait for the turn; but whoever waits for the answer goes first."""
+        told, self._to_tell = self._to_tell, []
+        if told:
+            self._store.ring(told)
 
     def _is_lost(self, record: TransactionRecord, view: View) -> bool:
         """Whether the store does not know any more what it has begun."""

@@ -25,13 +25,15 @@ APPLICATION_ID = 0x686F7472
 VERSION = 6
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
-#: The write-ahead log is carried over into the file when it is longer than this. Bytes.
-_LONG_LOG = 1 << 20
+#: A write-ahead log that is longer than this is to be carried over into the file, when there is time. Bytes.
+LONG_LOG = 1 << 20
+#: One that is longer than this is carried over at once: there seems to be no time.
+FAR_TOO_LONG_LOG = 8 << 20
 
 SCHEMA = """
 CREATE TABLE meta (
     one INTEGER PRIMARY KEY CHECK (one = 1), boot TEXT NOT NULL, release TEXT NOT NULL, newest INTEGER NOT NULL,
-    seal BLOB
+    seal BLOB, tidied TEXT
 );
 CREATE TABLE origins (number INTEGER PRIMARY KEY, sources TEXT NOT NULL UNIQUE, release TEXT NOT NULL);
 CREATE TABLE releases (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, head INTEGER NOT NULL);
@@ -122,14 +124,12 @@ class Database:
                 self._roll_back()
                 raise
 
-    def tidy(self) -> None:
-        """Let the write-ahead log begin anew, if it is long. That waits for the disk; others read and write on."""
-        try:
-            if os.stat(self._log).st_size > _LONG_LOG:
+    def shorten_log(self, longest: int) -> None:
+        """Let the write-ahead log begin anew, if it has more bytes. That waits for the disk; others go on."""
+        with self.explaining():
+            if os.stat(self._log).st_size > longest:
                 with closing(self._connect()) as connection:
                     connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
-        except (sqlite3.Error, OSError) as error:
-            raise self._explained(error) from error
 
     def close(self) -> None:
         with self._lock:
@@ -204,8 +204,8 @@ class Database:
         try:
             # What is acknowledged survives the death of every process; a power failure leaves none to disagree.
             connection.execute("PRAGMA synchronous=NORMAL")
-            connection.execute("PRAGMA wal_autocheckpoint=0")  # see tidy()
-            connection.execute(f"PRAGMA journal_size_limit={_LONG_LOG}")
+            connection.execute("PRAGMA wal_autocheckpoint=0")  # see shorten_log()
+            connection.execute(f"PRAGMA journal_size_limit={LONG_LOG}")
         except BaseException:
             connection.close()
             raise
@@ -223,7 +223,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
-        connection.execute("INSERT INTO meta VALUES (1, ?, ?, 0, NULL)", (boot_id(), self._first_release))
+        connection.execute("INSERT INTO meta VALUES (1, ?, ?, 0, NULL, NULL)", (boot_id(), self._first_release))
         connection.execute("INSERT INTO releases (name, head) VALUES (?, 0)", (self._first_release,))
         connection.execute("COMMIT")
 

@@ -145,6 +145,9 @@ class MemoryStore:
     def _undecided(self) -> TransactionRecord | None:
         return None if self._active is None or self._active.phase.decided else self._active
 
+    def tidy(self) -> None:
+        """Here it costs nothing when a transaction begins."""
+
     def has_begun(self, transaction: str) -> bool:
         with self._changed:
             return transaction in self._begun or self._is_committed(transaction)
@@ -180,7 +183,9 @@ class MemoryStore:
             self._active = replace(active, phase=to, deadline=deadline, payload=payload)
             return True
 
-    def vote(self, vote: Vote) -> int:
+    def vote(self, vote: Vote, *, told: Member | None = None) -> int:
+        if told is not None:
+            self.update(told)
         with self._changed:
             active = self._active
             if active is None or active.id != vote.transaction or (vote.ballot, vote.member) in self._votes:

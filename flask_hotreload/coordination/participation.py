@@ -48,14 +48,18 @@ class Participation:
         conductor: Conductor,
         *,
         publish: Callable[[], object],
+        vote_and_tell: Callable[[Vote], int],
         tell: Callable[[], object],
     ) -> None:
-        """``publish()`` tells the others how this worker is; ``tell()`` sends the signals of what has ended."""
+        """``publish()`` tells the others how this worker is, ``vote_and_tell()`` as well, and casts a vote;
+        ``tell()`` sends the signals of what has ended.
+        """
         self._participant = participant
         self._store = store
         self._worker = worker
         self._conductor = conductor
         self._publish = publish
+        self._vote_and_tell = vote_and_tell
         self._tell = tell
         #: What is served here, and has not been cleared up behind.
         self.released: TransactionRecord | None = None
@@ -86,6 +90,8 @@ class Participation:
             self._end()
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
+            if self._coordinates(record):
+                self._store.tidy()
         finally:
             self._send_signals()
 
@@ -129,11 +135,9 @@ class Participation:
         self.released, self.released_at, self._ended = record, time.monotonic(), False
         try:
             if not self._coordinates(record):
-                time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - PROCESSORS)))
+                time.sleep(min(LONGEST_YIELD, OPENING * max(0, len(record.participants) - 2 * PROCESSORS)))
             part = self._worker.served()
-            # Before the vote: who looks after the answer finds what is served.
-            self._worker.settle()
-            self._publish()
+            self._worker.settle()  # before the vote: who looks after the answer finds what is served
             done = self._vote(record, Ballot.SETTLED, part, ok=True)
         finally:
             self._participant.settled(self._worker.generation)
@@ -180,7 +184,8 @@ class Participation:
 
         The coordinator is rung by the last vote and by one that ends it; it looks by itself for those of the dead.
         """
-        agreed = self._store.vote(Vote(record.id, ballot, self._participant.me, ok, msgspec.json.encode(part)))
+        vote = Vote(record.id, ballot, self._participant.me, ok, msgspec.json.encode(part))
+        agreed = self._vote_and_tell(vote) if ok and ballot is Ballot.SETTLED else self._store.vote(vote)
         stages = record.phase is Phase.STAGING
         is_last = ok and agreed == (1 if stages else len(record.participants))
         tells = is_last and not stages and ballot is not Ballot.SETTLED

@@ -284,6 +284,9 @@ class RedisStore:
         self._replicas = replicas_in(replication)
         return bool(self._server.told(answer)[0])
 
+    def tidy(self) -> None:
+        """The server knows at any time what nobody needs: there is little to do when a transaction begins."""
+
     def has_begun(self, transaction: str) -> bool:
         return self._did("has_begun", transaction)
 
@@ -291,9 +294,10 @@ class RedisStore:
         new = () if payload is None else (payload,)
         return self._did("advance", transaction, _BEFORE[to].value, to.value, repr(deadline), *new)
 
-    def vote(self, vote: Vote) -> int:
-        written = _write_json(vote)
-        return int(self._run("vote", vote.transaction, vote.ballot.value, vote.member, int(vote.ok), written)[0])
+    def vote(self, vote: Vote, *, told: Member | None = None) -> int:
+        more = () if told is None else (_write_json(told),)
+        cast = vote.transaction, vote.ballot.value, vote.member, int(vote.ok), _write_json(vote)
+        return int(self._run("vote", *cast, *more)[0])
 
     def lay_ready(self, record: JournalRecord) -> None:
         self._run("lay_ready", record.transaction, _write(record), *record.digests)

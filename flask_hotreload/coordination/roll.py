@@ -12,7 +12,7 @@ from flask_hotreload.deadline import Deadline
 from flask_hotreload.mutex import Mutex
 
 if TYPE_CHECKING:
-    from flask_hotreload.coordination.records import Member
+    from flask_hotreload.coordination.records import Member, Vote
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Worker
     from flask_hotreload.probation import Tally
@@ -63,6 +63,11 @@ class Roll:
         """Tell it."""
         with self._telling.lock:
             self._store.update(self.told())
+
+    def vote(self, vote: Vote) -> int:
+        """Cast it, as :meth:`Store.vote` does, and tell how this worker is now."""
+        with self._telling.lock:
+            return self._store.vote(vote, told=self.told())
 
     def living(self) -> tuple[Member, ...]:
         """Every living member, as it last told of itself."""

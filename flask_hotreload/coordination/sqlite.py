@@ -25,7 +25,7 @@ from flask_hotreload.coordination import blobs as kept
 from flask_hotreload.coordination import past, presence, recorded, releases
 from flask_hotreload.coordination import staged as waiting
 from flask_hotreload.coordination.bell import Bell
-from flask_hotreload.coordination.database import Database
+from flask_hotreload.coordination.database import FAR_TOO_LONG_LOG, LONG_LOG, Database
 from flask_hotreload.coordination.hands import Hands
 from flask_hotreload.coordination.memory import FIRST_RELEASE
 from flask_hotreload.coordination.presence import Presence
@@ -56,6 +56,7 @@ _VOTE = """
 INSERT OR IGNORE INTO votes SELECT ?, ?, ?, ? FROM active
 WHERE id = ? AND (? = 'settled' OR phase NOT IN ('committed', 'aborted'))
 """
+_UPDATE = "UPDATE members SET member = ? WHERE id = ?"
 _MAY_SERVE = """
 SELECT 1 FROM members JOIN releases ON releases.name = members.release WHERE members.id = ? AND releases.head = ?
 """
@@ -216,8 +217,8 @@ class SQLiteStore:
         presence.remove_traces(self._file)
 
     def update(self, member: Member) -> None:
-        self._database.change("UPDATE members SET member = ? WHERE id = ?", (_write_json(member).decode(), member.id))
-        self._database.tidy()
+        self._database.change(_UPDATE, _updated(member))
+        self._database.shorten_log(FAR_TOO_LONG_LOG)
 
     def leave(self, member: str) -> None:
         self._database.change("DELETE FROM members WHERE id = ?", (member,))
@@ -304,13 +305,24 @@ class SQLiteStore:
             left_out = under_way.left_out(connection, record)
             if left_out is None or not all(presence.is_dead(self._file, member) for member in left_out):
                 return False
-            waiting.remove_expired(connection, self.now())
-            recorded.remove_old(connection)
-            kept.remove_unused(connection)
+            if not under_way.is_tidied(connection):
+                self._tidy(connection)
             self._open().hands.call(record.id)
             under_way.put(connection, record)
-        self._database.tidy()
+        self._database.shorten_log(FAR_TOO_LONG_LOG)
         return True
+
+    def tidy(self) -> None:
+        with self._database.write() as connection:
+            if not under_way.is_tidied(connection) and not under_way.is_undecided(connection):
+                self._tidy(connection)
+                under_way.tidied(connection)
+        self._database.shorten_log(LONG_LOG)
+
+    def _tidy(self, connection: sqlite3.Connection) -> None:
+        waiting.remove_expired(connection, self.now())
+        recorded.remove_old(connection)
+        kept.remove_unused(connection)
 
     def has_begun(self, transaction: str) -> bool:
         return past.has_begun(self._database, transaction)
@@ -319,13 +331,15 @@ class SQLiteStore:
         with self._database.write() as connection:
             return under_way.advance(connection, transaction, to, deadline, payload)
 
-    def vote(self, vote: Vote) -> int:
+    def vote(self, vote: Vote, *, told: Member | None = None) -> int:
         if vote.ballot is Ballot.APPLIED:  # requests are held
             with self._database.explaining():
                 return self._open().hands.vote(vote)
         ballot = vote.ballot.value
         row = (ballot, vote.member, vote.ok, _write_json(vote).decode(), vote.transaction, ballot)
-        with self._database.turn() as connection:
+        with self._database.write() as connection:
+            if told is not None:
+                connection.execute(_UPDATE, _updated(told))
             if connection.execute(_VOTE, row).rowcount < 1:
                 return 0
             counted = connection.execute("SELECT count(*) FROM votes WHERE ballot = ? AND ok", (ballot,))
@@ -403,9 +417,7 @@ class SQLiteStore:
 
     def put_base(self, release: str, base: bytes, blobs: Mapping[str, bytes]) -> bool:
         with self._database.write() as connection:
-            done = kept.put_base(connection, release, base, blobs)
-        self._database.tidy()
-        return done
+            return kept.put_base(connection, release, base, blobs)
 
     def base(self, release: str) -> bytes | None:
         return kept.read_base(self._database, release)
@@ -441,6 +453,10 @@ class SQLiteStore:
     def wait(self, seconds: float | None) -> News | None:
         bell = self._come_to_life().bell
         return bell.wait(seconds) if bell is not None else None
+
+
+def _updated(member: Member) -> tuple[str, str]:
+    return _write_json(member).decode(), member.id
 
 
 _stores: weakref.WeakSet[SQLiteStore] = weakref.WeakSet()

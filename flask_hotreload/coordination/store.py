@@ -92,6 +92,11 @@ class Store(Protocol):
           has joined since the participants were listed has to be among them.
         """
 
+    def tidy(self) -> None:
+        """Do now what the next :meth:`begin` would do else: nobody waits for anything, it is said. Nothing happens
+        while a transaction is undecided.
+        """
+
     def has_begun(self, transaction: str) -> bool:
         """Whether a transaction of this id was begun, in any release: among the last :data:`REMEMBERED` that were
         begun, the last :data:`REMEMBERED` whose records became obsolete, and all that a journal holds. An id that was
@@ -101,10 +106,12 @@ class Store(Protocol):
     def advance(self, transaction: str, *, to: Phase, deadline: float, payload: bytes | None = None) -> bool:
         """From ``STAGING`` to ``PREPARE``, or from ``PREPARE`` to ``APPLY``. Refused from anywhere else."""
 
-    def vote(self, vote: Vote) -> int:
+    def vote(self, vote: Vote, *, told: Member | None = None) -> int:
         """Cast a vote; return how many have voted yes on this ballot by then: of several that vote at once one is
         told the whole number. Refused, with 0, if the transaction is not the active one, if this member has cast one
         on the same ballot, or, except for ``SETTLED``, if it is decided.
+
+        ``told``: what the same member tells of itself, to :meth:`update` before, whatever becomes of the vote.
         """
 
     def lay_ready(self, record: JournalRecord) -> None:

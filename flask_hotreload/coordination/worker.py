@@ -243,7 +243,7 @@ class Worker:
         return read_of(self._transaction.snapshot, known)
 
     def left(self, journal: Journal, known: Collection[str]) -> Left:
-        """What the release began with. ``known``: digests of blobs that the store has, or gets."""
+        """What the release began with. ``known``: digests of blobs that the store gets anyhow."""
         if journal.newest is not None:
             return left_before(journal.newest.beginning, self._store)
         return left_by(self._reloader.base.snapshot, known) if self._leaves_beginning else NOTHING_LEFT
@@ -404,6 +404,8 @@ class Worker:
 
     def _document_of(self, payload: Payload) -> Document:
         """With the scripts' paths on this host."""
+        if payload.document["data"] is None:
+            return read_document(payload.document)
         own = self._reloader.roots_led({})
         return read_document(with_scripts(payload.document, script_here(own)))
 

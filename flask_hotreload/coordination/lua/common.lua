@@ -96,6 +96,12 @@ end
 
 -- Members ----------------------------------------------------------------------------------------------------------
 
+local function update(member, told)
+  if redis.call('HEXISTS', MEMBERS, member) == 1 then
+    redis.call('HSET', MEMBERS, member, told)
+  end
+end
+
 local function lease(member)
   return key('lease:') .. member
 end

@@ -1,5 +1,2 @@
-local member, told = unpack(ARGV)
-if redis.call('HEXISTS', MEMBERS, member) == 1 then
-  redis.call('HSET', MEMBERS, member, told)
-end
+update(unpack(ARGV))
 return answer()

@@ -1,4 +1,7 @@
-local id, ballot, member, ok, vote = unpack(ARGV)
+local id, ballot, member, ok, vote, told = unpack(ARGV)
+if told then
+  update(member, told)
+end
 if get('id') ~= id or (ballot ~= 'settled' and not undecided()) then
   return answer(0)
 end
