@@ -25,6 +25,7 @@ from flask_hotreload.coordination.protocol import (
     Apply,
     Commit,
     Coordinator,
+    CoordinatorAction,
     Finish,
     Participant,
     ParticipantAction,
@@ -175,17 +176,14 @@ class World:
 
     def _follow(self, worker: Worker) -> Steps:
         while True:
-            heard = self._heard(worker)
+            news, worker.news = worker.news, None
+            heard = None if news is None else worker.participant.hear(news, self.now)
             if heard is None:
                 view = yield self._glance(worker)
                 yield Work(self._costs.own)
                 heard = worker.participant.observe(view, self.now)
             yield from self._carry_out(worker, heard)
             yield Sleep()
-
-    def _heard(self, worker: Worker) -> Apply | Release | None:
-        news, worker.news = worker.news, None
-        return None if news is None else worker.participant.hear(news, self.now)
 
     def _glance(self, worker: Worker) -> Ask:
         transaction = worker.participant.transaction
@@ -209,18 +207,22 @@ class World:
             assert record is not None
             all_have = yield from self._vote(worker, record, Ballot.SETTLED)
             participant.settled(record.generation)
-            yield Ask(lambda: None, self._costs.command, kept=True)  # it tells of itself
             return bool(all_have)
         return True
 
     def _vote(self, worker: Worker, record: TransactionRecord, ballot: Ballot) -> Generator[Any, Any, bool]:
         """Return whether it was the last one."""
         vote = Vote(record.id, ballot, worker.name, ok=True)
-        kept = ballot is Ballot.PREPARED
-        cast = yield Ask(lambda: self.store.vote(vote), self._costs.command, kept)
-        is_last = bool(cast >= (1 if record.phase is Phase.STAGING else len(record.participants)))
-        if is_last and worker.name != record.coordinator:
-            yield Ring([record.coordinator])
+        kept = ballot is not Ballot.APPLIED  # with the last one it tells of itself
+        agreed = yield Ask(lambda: self.store.vote(vote), self._costs.command, kept)
+        stages = record.phase is Phase.STAGING
+        is_last = bool(agreed == (1 if stages else len(record.participants)))
+        tells = is_last and not stages and ballot is not Ballot.SETTLED
+        news = News(record.id, record.phase, agreed=True) if tells else None
+        if worker.name == record.coordinator:
+            worker.news = news
+        elif is_last:
+            yield Ring([record.coordinator], news)
         return is_last
 
     def _coordinate(self, worker: Worker, number: int, done: Callable[[float], None]) -> Steps:
@@ -238,16 +240,19 @@ class World:
         assert (yield Ask(lambda: self.store.begin(record), self._costs.command, kept=True))
         coordinator = Coordinator(record.id)
         while True:
-            heard = self._heard(worker)
-            if heard is None:
+            news, worker.news = worker.news, None
+            heard: ParticipantAction | None = None if news is None else worker.participant.hear(news, self.now)
+            action: CoordinatorAction | None = None if news is None or heard is not None else coordinator.hear(news)
+            if heard is None and action is None:
                 view = yield Ask(lambda: self.store.view(FIRST_RELEASE, record.id), self._view)
                 yield Work(self._read + self._costs.own)
                 heard = worker.participant.observe(view, self.now)
-            if not isinstance(heard, Wait):
+                action = coordinator.observe(view, set(), self.now) if isinstance(heard, Wait) else None
+            if action is None:
+                assert heard is not None
                 if not (yield from self._carry_out(worker, heard)):
                     yield Sleep()
                 continue
-            action = coordinator.observe(view, set(), self.now)
             if isinstance(action, Finish):
                 done(self.now)
                 return

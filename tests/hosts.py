@@ -37,21 +37,31 @@ def redis_for(folder: Path, **options: str) -> RedisServer:
 class Host:
     """A folder with the application, and the gunicorn that serves it while it is started. Always reaped.
 
-    ``env``: its configuration. It is used as the :class:`Cluster` that it runs.
+    ``env``: its configuration; ``options``: gunicorn's. It is used as the :class:`Cluster` that it runs.
     """
 
-    def __init__(self, folder: Path, url: str, *, workers: int = 2, **env: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str,
+        *,
+        workers: int = 2,
+        worker_class: str = "gthread",
+        options: Sequence[str] = (),
+        **env: str,
+    ) -> None:
         folder.parent.mkdir()
         self.folder = service(folder)
         self.env = {"HOTRELOAD_COORDINATOR": url, "HOTRELOAD_SIGNING_KEY": KEY, "HOTRELOAD_RELEASE": "v1", **env}
-        self._workers = workers
+        self._serving: dict[str, Any] = {"workers": workers, "worker_class": worker_class}
+        self._options = options
         self._stack = ExitStack()
         self.running: Cluster | None = None
 
     def start(self) -> Host:
-        options = (*OPTIONS, "--chdir", str(self.folder))
+        options = (*OPTIONS, *self._options, "--chdir", str(self.folder))
         env = {name: value for name, value in self.env.items() if value}
-        running = cluster(self.folder, workers=self._workers, env=env, options=options)
+        running = cluster(self.folder, env=env, options=options, **self._serving)
         self.running = self._stack.enter_context(running)
         return self
 
