@@ -258,20 +258,6 @@ def forgets_the_sources_of_what_it_keeps(monkeypatch):
     monkeypatch.setattr(MemoryStore, "begin", tidy)
 
 
-def starts_to_doubt_anew_when_the_store_can_be_read_again(monkeypatch):
-    honest = Participant.observe
-
-    def patient(self, view, now, **options):
-        if view is not None and not getattr(self, "aborting", False):
-            self._away_since = None
-        action = honest(self, view, now, **options)
-        if view is not None:
-            self.aborting = isinstance(action, TryAbort)
-        return action
-
-    monkeypatch.setattr(Participant, "observe", patient)
-
-
 # Of leases and lost data
 
 
@@ -458,7 +444,6 @@ def takes_agreement_on_another_transaction_for_that_on_its_own(monkeypatch):
         commits_what_was_aborted,
         aborts_what_was_committed,
         forgets_the_sources_of_what_it_keeps,
-        starts_to_doubt_anew_when_the_store_can_be_read_again,
     ],
 )
 @pytest.mark.skipif(CHOSEN is not None, reason="one history was asked for")

@@ -148,8 +148,11 @@ class Agent:
             self._part.clear_up()
         except Exception:  # noqa: BLE001  # it leaves all the same: what happened is in the log
             _log.exception("worker %s could not clear up before it left", self._member.id)
+        record = self._participant.record
         try:
             self._store.leave(self._member.id)
+            if record is not None:
+                self._store.ring([record.coordinator])  # it may wait for this worker's vote
         except StoreUnavailable as error:
             _log.warning("worker %s could not say that it leaves: %s", self._member.id, error)
         self._store.close()
