@@ -342,12 +342,12 @@ class Reloader:
         if self._base is None:
             self._base = old.recipe
         endings = tuple(old.afterlife.endings)
-        self._retirement.await_end(old)
         # Requests inside are in the past before anything else is live: at no moment do they find new modules.
         generation = transaction.release(functools.partial(self._preserve, old))
         self.current = transaction.current = generation
         self._application.committed(generation, transaction.document, transaction.asked)
         transaction.open()
+        self._retirement.await_end(old)
         assert old.afterlife.world is not None
         self._followed = Kept.of(old, old.afterlife.world, endings)
 

@@ -20,8 +20,8 @@ def test_a_seed_is_a_history():
 
 @pytest.mark.parametrize("workers", [2, 30])
 def test_where_nothing_costs_anything_the_pause_is_the_messages_that_follow_each_other(workers):
-    # The last vote and its answer, a ring to Redis and on to the coordinator, the decision and its answer, and the ring
-    # that tells of it.
+    # The last vote and its answer, a ring to Redis and on to the coordinator, the decision and its answer, and the
+    # ring that tells of it.
     for outcome in outcomes(workers, 3, costs=FREE, delays=(0.001, 0.001)):
         assert 0.006 <= outcome.pause <= 0.0081
         assert outcome.pause / 0.001 == pytest.approx(round(outcome.pause / 0.001))

@@ -46,6 +46,7 @@ class Bell:
         self._ear: Any = None
         self._poll: Any = None  # of both, while there is an ear
         self._news: News | None = None
+        self._has_more = False  # whether the parser may hold more than what was taken from it
         self._heard_at = 0.0
         self._asked_at: float | None = None  # when the server was asked whether it is there, until it says so
         self._sending = threading.Lock()  # protects what follows
@@ -137,6 +138,8 @@ class Bell:
             if not self._is_nudged():
                 self._subscribe()
             return  # what was rung before was perhaps not heard
+        if self._has_more and self._is_rung():
+            return
         while not self._closed:
             left = None if until is None else max(0.0, until - time.monotonic()) * 1000
             readable = {descriptor for descriptor, _ in self._poll.poll(left)}
@@ -179,16 +182,19 @@ class Bell:
         return True
 
     def _is_rung(self) -> bool:
-        """Read what there is to be read; one look at the store serves all the hints there are."""
+        """Read what there is to be read, up to news; one look at the store serves all the hints there are."""
         from redis.exceptions import RedisError  # noqa: PLC0415  # an extra
 
-        rung, ear = False, self._ear
+        rung, ear, self._has_more = False, self._ear, False
         ear.bounded.ends = time.monotonic() + ear.seconds
         try:
             while ear.can_read(timeout=0):
                 ear.bounded.ends = time.monotonic() + ear.seconds
                 rung = self._takes(ear.read_response()) or rung
                 self._heard_at, self._asked_at = time.monotonic(), None
+                if rung and self._news is not None:
+                    self._has_more = True  # perhaps: that is found out when there is time
+                    return True
         except (RedisError, OSError):
             self._drop()
             return True
@@ -220,7 +226,7 @@ class Bell:
 
     def _drop(self) -> None:
         self._ear.disconnect()
-        self._ear = None
+        self._ear, self._has_more = None, False
 
     # The end ---------------------------------------------------------------------------------------------------
 
