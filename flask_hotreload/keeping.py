@@ -10,7 +10,7 @@ from __future__ import annotations
 import _thread
 import gc
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from flask_hotreload.caches import forget_lines, forget_types
@@ -50,19 +50,21 @@ class Keeping:
         """Let go of what goes, while nobody is held. If too much of it waits for that, call the garbage collector,
         on a thread of its own.
         """
-        gone, self._gone = self._gone, None
-        if gone is not None:
-            staying = [current.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]
-            for each in gone:
-                forget_lines(each.recipe.snapshot, staying)
-            forget_types()
-            self._waiting += [weakref.ref(each.mount) for each in gone if each.made_by_reload]
-            del gone
+        if self._gone is not None:
+            self._let_go(self._gone, current)
+            self._gone = None
         needed = {id(each.mount) for each in self._kept.values()}
         waiting = [mount for each in self._waiting if (mount := each()) is not None and id(mount) not in needed]
         self._waiting = [weakref.ref(mount) for mount in waiting]
         if len(waiting) > WAITING:
             _thread.start_new_thread(gc.collect, ())
+
+    def _let_go(self, gone: Iterable[Kept], current: Generation) -> None:
+        staying = [current.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]
+        for each in gone:
+            forget_lines(each.recipe.snapshot, staying)
+        forget_types()
+        self._waiting += [weakref.ref(each.mount) for each in gone if each.made_by_reload]
 
     def begin_anew(self, current: Generation) -> None:
         """Others have made ``current``: what led here were not the generations that have those numbers elsewhere."""

@@ -13,7 +13,7 @@ from flask_hotreload.errors import LoadError
 from flask_hotreload.failure import load_error
 from flask_hotreload.finder import ProjectFinder, SnapshotLoader
 from flask_hotreload.overlay import Displaced
-from flask_hotreload.sources import ResolvedRoots, Snapshot
+from flask_hotreload.sources import ResolvedRoots, Snapshot, Source
 from flask_hotreload.worlds import World
 
 Lines = Callable[[], dict[str, Any]]  #: file → an entry of ``linecache``
@@ -234,22 +234,20 @@ class ModuleLoader:
 class KeptModules:
     """The modules of a generation that is served once more, as they are: nothing is executed.
 
-    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far;
-    ``replaced``: the sources of the one that is served now.
+    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far.
     """
 
-    def __init__(self, past: World, snapshot: Snapshot, replaced: Snapshot, keep: Collection[str]) -> None:
+    def __init__(self, past: World, snapshot: Snapshot, keep: Collection[str]) -> None:
         self.world = past.again()
         self.staged = self.world.staged()
         self._snapshot = snapshot
-        self._replaced = replaced
         self._keep = keep
         self.world.survey()
 
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """As :meth:`ModuleLoader.commit`."""
-        staged, snapshot, replaced = self.staged, self._snapshot, self._replaced
-        return _commit(self.world, lambda: _lines_of(staged, snapshot, replaced), snapshot.roots, self._keep, before)
+        staged, snapshot = self.staged, self._snapshot
+        return _commit(self.world, lambda: _lines_of(staged, snapshot), snapshot.roots, self._keep, before)
 
     def abort(self) -> None:
         """As :meth:`ModuleLoader.abort`; what it is made of stays where it was."""
@@ -267,13 +265,9 @@ def _commit(
     return Exchange(displaced, fresh, roots, keep)
 
 
-def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot, replaced: Snapshot) -> dict[str, Any]:
-    """What ``linecache`` is to hold and does not hold already, since other sources were ``replaced`` by these."""
-    quoted = {
-        source.path
-        for real, source in snapshot.sources.items()
-        if replaced.sources.get(real) is source and _is_quoted(source.path)
-    }
+def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:
+    """What ``linecache`` is to hold and does not hold already."""
+    quoted = {source.path for source in snapshot.sources.values() if _is_quoted(source)}
     shown = {source.path: source for source in snapshot.sources.values()}
     lines: dict[str, Any] = {}
     for module in modules.values():
@@ -289,7 +283,7 @@ def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot, replaced: S
     return lines
 
 
-def _is_quoted(path: str) -> bool:
-    """Whether ``linecache`` has been given the lines of this file, and has not read them from the disk."""
-    entry = linecache.cache.get(path)
-    return entry is not None and len(entry) > 1 and entry[1] is None
+def _is_quoted(source: Source) -> bool:
+    """Whether ``linecache`` has been given just these lines."""
+    entry = linecache.cache.get(source.path)
+    return entry is not None and len(entry) > 2 and entry[2] is vars(source).get("lines")

@@ -50,7 +50,9 @@ def test_workers_of_every_class_and_of_a_preloaded_application_change_at_once(ho
     checker.assert_clean()
 
 
-@pytest.mark.parametrize("host", range(3))
+@pytest.mark.parametrize(
+    "host", [pytest.param(0, marks=pytest.mark.long), 1, pytest.param(2, marks=pytest.mark.long)]
+)
 def test_a_worker_of_any_class_that_takes_the_place_of_one_that_was_killed_serves_what_was_committed(hosts, host):
     hosts[host].edit(500 + host)
     report = hosts[host].reload()

@@ -355,6 +355,14 @@ def test_a_phase_ends_when_it_hears_that_all_have_agreed(phase, options, then):
     assert coordinator.hear(news) is None  # heard twice; if it did not take effect, the store tells
 
 
+@pytest.mark.parametrize("options", [{}, {"stage": True}])
+def test_what_it_has_seen_it_does_not_do_again_when_it_hears_of_it(options):
+    coordinator = Coordinator("t1", **options)
+    prepared = view(transaction(), outcome=Phase.PREPARE, votes=votes(Ballot.PREPARED, "a", "b", "c"))
+    assert not isinstance(coordinator.observe(prepared, set(), 1.0), Wait)
+    assert coordinator.hear(News("t1", Phase.PREPARE, agreed=True)) is None
+
+
 @pytest.mark.parametrize(
     "news",
     [

@@ -1,5 +1,6 @@
 """What only the SQLite store has: a file that can be damaged, processes that fork and die, other programs."""
 
+import errno
 import logging
 import os
 import resource
@@ -18,6 +19,7 @@ from time import monotonic
 import pytest
 
 from flask_hotreload.coordination import database
+from flask_hotreload.coordination.hands import Hands
 from flask_hotreload.coordination.presence import member_file
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, Vote
 from flask_hotreload.coordination.sqlite import SQLiteStore
@@ -142,6 +144,40 @@ def test_a_log_that_is_deleted_while_it_is_used_is_noticed(file, opened):
     store.join(member())
     Path(f"{file}-wal").unlink()
     refused(store, "deleted")
+
+
+def test_a_file_of_votes_that_is_deleted_is_noticed_before_anybody_is_held(file, opened):
+    store = opened()
+    store.join(member(store.member_id))
+    assert store.begin(transaction(participants=(store.member_id,)))
+    Path(f"{file}.hands").unlink()
+    noticed = "hands was deleted or replaced while workers vote there; restart"
+    with pytest.raises(StoreUnavailable, match=noticed):
+        store.vote(Vote("t1", Ballot.PREPARED, store.member_id, ok=True))
+    assert store.abort("t1", "enough")
+    with pytest.raises(StoreUnavailable, match=noticed):
+        store.begin(transaction("t2", participants=(store.member_id,)))
+
+
+def test_what_is_decided_is_decided_though_late_votes_cannot_be_told_so(opened, monkeypatch):
+    store = opened()
+    store.join(member(store.member_id))
+    for number, name in enumerate(["t1", "t2"]):
+        assert store.begin(transaction(name, participants=(store.member_id,), base=number))
+        store.advance(name, to=Phase.PREPARE, deadline=1.0)
+        store.advance(name, to=Phase.APPLY, deadline=1.0)
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Hands, "end", full)
+            if name == "t1":
+                assert store.commit(JournalRecord(RELEASE, 1, name, b"record", ()))
+            else:
+                assert store.abort(name, "enough")
+    assert store.view(RELEASE, "t1").outcome is Phase.COMMITTED
+    assert store.view(RELEASE, "t2").outcome is Phase.ABORTED
 
 
 def test_nobody_begins_anew_while_others_use_what_was_deleted(file, opened):

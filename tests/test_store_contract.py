@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from msgspec.structs import replace
 from store_places import RELEASE, begun, committed, join, member, record, to_apply, transaction
 
 from flask_hotreload.coordination.records import Ballot, News, Phase, StagedRecord, Vote
@@ -257,6 +258,42 @@ def test_a_vote_is_cast_once_and_the_yes_are_counted(place):
     assert view.voted(Ballot.PREPARED)["b"] == no
     assert set(view.voted(Ballot.PREPARED)) == {"a", "b"}
     assert set(view.voted(Ballot.APPLIED)) == {"a", "b"}
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_with_the_last_vote_a_member_tells_how_it_is_whatever_becomes_of_the_vote(place, again):
+    store = begun(place, "a", "b")
+    vote = Vote("t1", Ballot.SETTLED, "a", ok=True)
+    if again:
+        store.vote(vote)
+    told = replace(member("a"), in_flight=17)
+    assert store.vote(vote, told=told) == (0 if again else 1)
+    assert told in store.view(RELEASE).members
+    assert len(store.view(RELEASE).members) == 2
+
+
+def test_who_is_no_member_tells_nothing_with_its_vote(place):
+    store = begun(place, "a", "b")
+    store.leave("a")
+    store.vote(Vote("t1", Ballot.SETTLED, "a", ok=True), told=member("a"))
+    assert [each.id for each in store.view(RELEASE).members] == ["b"]
+
+
+def test_tidying_up_takes_nothing_that_is_needed(place):
+    store = place.store("a")
+    store.tidy()
+    store = begun(place, "a")
+    store.put_blobs({"one": b"1", "of nobody": b"2"})
+    store.tidy()
+    assert store.blobs(["one", "of nobody"]) == {"one": b"1", "of nobody": b"2"}  # it is undecided
+    to_apply(store)
+    assert store.commit(record(digests=("one",)))
+    store.tidy()
+    store.tidy()
+    assert store.blobs(["one"]) == {"one": b"1"}
+    assert [each.generation for each in store.journal(RELEASE)] == [1]
+    assert store.begin(transaction("t2", base=1, generation=2))
+    assert store.blobs(["one", "of nobody"]) == {"one": b"1"}
 
 
 def test_a_vote_on_another_transaction_is_refused(place):

@@ -2,6 +2,7 @@
 
 import linecache
 import os
+import pathlib
 import shutil
 import sys
 
@@ -451,6 +452,20 @@ def test_tracebacks_quote_the_release_that_runs(deployment):
     site.rpc.rollback()
     linecache.checkcache()
     assert linecache.getline(file, 1) == "number = 41\n"
+    site.rpc.rollback(1)
+    assert linecache.getline(new, 1) == "number = 42\n"
+
+
+def test_what_a_traceback_quoted_of_another_generation_is_put_right_by_a_rollback(deployment):
+    site = deployment.site
+    file = site.load(site.name).__file__  # the same in both releases
+    first = pathlib.Path(file).read_text().splitlines(keepends=True)[0]
+    deployment.release(42)
+    deployment.switch(42)
+    site.rpc.reload()
+    linecache.cache[file] = (6, None, ["other\n"], file)
+    site.rpc.rollback()
+    assert linecache.getline(file, 1) == first
 
 
 def test_a_link_that_is_switched_while_the_reload_reads_gives_one_of_both_releases(deployment, monkeypatch):

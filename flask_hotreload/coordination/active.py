@@ -14,6 +14,10 @@ if TYPE_CHECKING:
     from flask_hotreload.coordination.records import TransactionRecord
 
 UNDECIDED = "phase NOT IN ('committed', 'aborted')"
+#: A row if somebody has tidied up since the last one.
+TIDIED = "SELECT 1 FROM active JOIN meta WHERE active.id = tidied"
+#: A row if the last one is decided, and nobody has tidied up since.
+UNTIDY = f"SELECT 1 FROM active JOIN meta WHERE active.id IS NOT tidied AND NOT ({UNDECIDED})"
 _BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
 
 _write_names = msgspec.json.Encoder().encode
@@ -32,15 +36,6 @@ def left_out(connection: sqlite3.Connection, record: TransactionRecord) -> set[s
     rows = connection.execute("SELECT id FROM members WHERE release = ?", (record.release,)).fetchall()
     members = {row[0] for row in rows}
     return members.difference(record.participants) if members.issuperset(record.participants) else None
-
-
-def is_undecided(connection: sqlite3.Connection) -> bool:
-    return connection.execute(f"SELECT 1 FROM active WHERE {UNDECIDED}").fetchone() is not None
-
-
-def is_tidied(connection: sqlite3.Connection) -> bool:
-    """Whether somebody has tidied up since the last one."""
-    return connection.execute("SELECT 1 FROM active JOIN meta WHERE active.id = tidied").fetchone() is not None
 
 
 def tidied(connection: sqlite3.Connection) -> None:

@@ -144,6 +144,7 @@ class Agent:
         if self._thread is not None:
             self._thread.join()
         self.lease.stop()
+        self._conductor.tell_end()
         try:
             self._part.clear_up()
         except Exception:  # noqa: BLE001  # it leaves all the same: what happened is in the log
@@ -292,6 +293,7 @@ class Agent:
         if left > 0:
             self._pause(left)
         else:
+            self._conductor.tell_end()
             self._part.clear_up()
         return True
 
@@ -459,7 +461,7 @@ class Agent:
         """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
         self._part.clear_up()
         try:
-            self._worker.catch_up(head, anew=anew)
+            self._run_what_is_committed(head, anew=anew)
         except StoreUnavailable:
             raise
         except ReloadError as error:
@@ -470,6 +472,16 @@ class Agent:
             self._worker.keep_copy()
         if self._joined:
             self.publish()
+
+    def _run_what_is_committed(self, head: int, *, anew: bool) -> None:
+        while True:
+            try:
+                return self._worker.catch_up(head, anew=anew)
+            except StoreUnavailable:
+                now = self._store.view(self._member.release).head
+                if now <= head:
+                    raise
+                head = now  # something else was committed, and what it needs no more is gone
 
     def _publish_again(self, head: int) -> bool:
         """Return whether there is nothing more to do before something changes: others may have what is missing."""

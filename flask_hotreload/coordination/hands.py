@@ -40,7 +40,7 @@ class Hands:
 
     def call(self, transaction: str) -> None:
         """From now on votes on ``transaction`` count, and no others. In the store's turn."""
-        self._verify()
+        self.verify()
         os.ftruncate(self._file, 0)
         self._append(_end(transaction, _CALLED))
 
@@ -52,7 +52,7 @@ class Hands:
         """Return how many have voted yes by then; 0 if this vote does not count: the member has voted before, or
         it is not called for.
         """
-        self._verify()
+        self.verify()
         begin = _begin(vote)
         if begin in self._everything():  # a member is one process, and casts one vote at a time
             return 0
@@ -86,7 +86,7 @@ class Hands:
     def _everything(self) -> bytes:
         return os.pread(self._file, os.fstat(self._file).st_size, 0)
 
-    def _verify(self) -> None:
+    def verify(self) -> None:
         """A file that is deleted goes on to work for those that have it open, but for nobody else."""
         try:
             there = _identity(os.stat(self._path))

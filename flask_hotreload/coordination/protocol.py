@@ -319,7 +319,7 @@ class Coordinator:
         self._settle_seconds = settle_seconds
         self._settle_until: float | None = None
         self._applies = False  # whether it has been in APPLY, as far as is known
-        self._heard: News | None = None
+        self._acted_on: Phase | None = None  # the last phase that has ended here
 
     def observe(self, view: View, dead: set[str], now: float, *, steady: bool = True) -> CoordinatorAction:
         """What to do, given the store's view, asked about the transaction, and who has certainly died.
@@ -359,7 +359,8 @@ class Coordinator:
         return self._next(record.phase)
 
     def _next(self, phase: Phase) -> Advance | TryAbort | Commit:
-        """What follows an undecided phase in which nobody is waited for any more."""
+        """What follows an undecided phase in which nobody is waited for any more. Who hears of that now knows it."""
+        self._acted_on = phase
         if phase is Phase.STAGING:
             return Advance(self.transaction, Phase.PREPARE)
         if phase is Phase.APPLY:
@@ -374,9 +375,8 @@ class Coordinator:
         the transaction still waits for one, the store knows, and refuses what comes too late.
         """
         told = news.agreed and news.phase in (Phase.PREPARE, Phase.APPLY) and news.transaction == self.transaction
-        if not told or news == self._heard:
+        if not told or news.phase is self._acted_on:
             return None
-        self._heard = news
         self._applies = self._applies or news.phase is Phase.APPLY
         return self._next(news.phase)
 

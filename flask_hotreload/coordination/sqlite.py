@@ -13,6 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -305,7 +306,7 @@ class SQLiteStore:
             left_out = under_way.left_out(connection, record)
             if left_out is None or not all(presence.is_dead(self._file, member) for member in left_out):
                 return False
-            if not under_way.is_tidied(connection):
+            if not connection.execute(under_way.TIDIED).fetchone():
                 self._tidy(connection)
             self._open().hands.call(record.id)
             under_way.put(connection, record)
@@ -313,10 +314,11 @@ class SQLiteStore:
         return True
 
     def tidy(self) -> None:
-        with self._database.write() as connection:
-            if not under_way.is_tidied(connection) and not under_way.is_undecided(connection):
-                self._tidy(connection)
-                under_way.tidied(connection)
+        if self._database.read(under_way.UNTIDY):
+            with self._database.write() as connection:
+                if connection.execute(under_way.UNTIDY).fetchone():
+                    self._tidy(connection)
+                    under_way.tidied(connection)
         self._database.shorten_log(LONG_LOG)
 
     def _tidy(self, connection: sqlite3.Connection) -> None:
@@ -335,6 +337,8 @@ class SQLiteStore:
         if vote.ballot is Ballot.APPLIED:  # requests are held
             with self._database.explaining():
                 return self._open().hands.vote(vote)
+        with self._database.explaining():
+            self._open().hands.verify()  # now that nobody is held
         ballot = vote.ballot.value
         row = (ballot, vote.member, vote.ok, _write_json(vote).decode(), vote.transaction, ballot)
         with self._database.write() as connection:
@@ -373,7 +377,8 @@ class SQLiteStore:
         return aborted
 
     def _end_of(self, transaction: str) -> None:
-        with self._database.explaining():
+        """It is decided; that a late vote is told so at once is no more than convenient."""
+        with suppress(OSError):
             self._open().hands.end(transaction)
 
     # The journal -----------------------------------------------------------------------------------------------

@@ -45,7 +45,9 @@ class Store(Protocol):
         """Seconds on a clock that all members share and that runs on while a process is stopped. Never raises."""
 
     def view(self, release: str, transaction: str | None = None) -> View:
-        """Everything, as of one moment; ``head`` for ``release``, ``outcome`` for ``transaction``."""
+        """Everything, as of one moment; ``head`` for ``release``, ``outcome`` for ``transaction``. Votes may be there
+        that were cast a moment later.
+        """
 
     def glance(self, release: str, transaction: str | None = None) -> View:
         """The same without votes and members, which cost the most: all that a participant needs."""
@@ -109,9 +111,11 @@ class Store(Protocol):
     def vote(self, vote: Vote, *, told: Member | None = None) -> int:
         """Cast a vote; return how many have voted yes on this ballot by then: of several that vote at once one is
         told the whole number. Refused, with 0, if the transaction is not the active one, if this member has cast one
-        on the same ballot, or, except for ``SETTLED``, if it is decided.
+        on the same ballot, or, except for ``SETTLED``, if it is decided. (One that is cast while it is being decided
+        may still be counted; nothing comes of that.)
 
-        ``told``: what the same member tells of itself, to :meth:`update` before, whatever becomes of the vote.
+        ``told``: with ``SETTLED``, what the same member tells of itself, to :meth:`update` before, whatever becomes
+        of the vote.
         """
 
     def lay_ready(self, record: JournalRecord) -> None:
