@@ -12,10 +12,10 @@ import os
 import socket
 import threading
 from collections.abc import Callable
-from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from flask_hotreload.coordination.belonging import Belonging
 from flask_hotreload.coordination.conductor import DEATHS, Conductor
 from flask_hotreload.coordination.lease import Lease
 from flask_hotreload.coordination.participation import Participation
@@ -81,7 +81,6 @@ class Agent:
         self._reports = reports
         self._member = member
         self._roll = Roll(store, worker, member=member, load=load, tally=tally)
-        self._introduce = introduce
         self.lease = Lease(
             lambda: store.renew(member.id, worker.generation),
             refused=lambda: store.ring([member.id]),
@@ -95,12 +94,14 @@ class Agent:
             store,
             worker,
             conductor,
-            publish=self.publish,
+            publish=self._roll.publish,
             vote_and_tell=self._roll.vote,
             tell=tell,
         )
+        self._belonging = Belonging(
+            self._participant, store, worker, self.lease, self._roll, member=member, introduce=introduce
+        )
         conductor.steady = self.lease.steady
-        self._joined = False
         self._stopped = threading.Event()
         self._failed = False
         self._news: News | None = None  # heard in the last wait
@@ -117,8 +118,8 @@ class Agent:
         If the store is away the worker serves what it has loaded, says so, and joins when the store is back.
         """
         try:
-            while not self._joined and self._store_error is None:
-                if self._step() and not self._joined:
+            while not self._belonging.joined and self._store_error is None:
+                if self._step() and not self._belonging.joined:
                     self._wait()
         except StoreUnavailable as error:
             self._away(error)
@@ -130,7 +131,7 @@ class Agent:
     @property
     def joined(self) -> bool:
         """Whether this worker serves what is committed, and its vote counts; or did so when the store went away."""
-        return self._joined and self.lease.runs
+        return self._belonging.joined and self.lease.runs
 
     @property
     def away(self) -> str | None:
@@ -211,7 +212,7 @@ class Agent:
     @property
     def leads(self) -> bool:
         """Whether this is the first of its release's living members: one at a time, but for moments of change."""
-        return self._joined and self._member.id == self._roll.first()
+        return self._belonging.joined and self._member.id == self._roll.first()
 
     # Of a generation on probation: see :class:`~flask_hotreload.probation_watch.Siblings`
 
@@ -264,7 +265,7 @@ class Agent:
 
     def _stage_what_waits(self) -> None:
         """A worker that has started later is to serve previews, too. It serves everything else meanwhile."""
-        if not self._joined:
+        if not self._belonging.joined:
             return
         try:
             self._worker.stage_what_waits()
@@ -275,7 +276,12 @@ class Agent:
 
     def _tell_members(self) -> None:
         """Somebody may have asked how this worker does. While it takes part in a reload there is more to do."""
-        if not self._joined or self._participant.record is not None or self._conductor.busy or self._store_error:
+        if (
+            not self._belonging.joined
+            or self._participant.record is not None
+            or self._conductor.busy
+            or self._store_error
+        ):
             return
         if self._store.now() < self._roll.told_at + FRESH:
             return
@@ -299,7 +305,7 @@ class Agent:
 
     def _wait(self) -> None:
         self._conductor.tell_end()
-        busy = self._conductor.busy or self._participant.record is not None or not self._joined
+        busy = self._conductor.busy or self._participant.record is not None or not self._belonging.joined
         unsure = self._store_error is not None  # what has failed may have begun something
         idle = LEASED_RECHECK if self.lease.finite else IDLE_RECHECK
         self._pause(RECHECK if busy or unsure or self.lease.refused else idle)
@@ -312,8 +318,8 @@ class Agent:
 
     def _step(self) -> bool:
         """Do one thing; return whether there is nothing more to do before something changes."""
-        if self.lease.refused and self._joined and self._participant.record is None:
-            self._confirm()
+        if self.lease.refused and self._belonging.joined and self._participant.record is None:
+            self._belonging.confirm()
         done = self._hear()
         if done is not None:
             return done
@@ -326,7 +332,7 @@ class Agent:
             return self._carry_out(action)
         if view is None:
             return True
-        if not self._joined:
+        if not self._belonging.joined:
             return self._stand_outside(view, now)
         if self._participant.record is None:
             self._worker.keep_what_waits()
@@ -349,7 +355,7 @@ class Agent:
         return False if self._conductor.hear(news) else None
 
     def _view(self, transaction: str | None) -> View | None:
-        look = self._store.view if self._conductor.busy or not self._joined else self._store.glance
+        look = self._store.view if self._conductor.busy or not self._belonging.joined else self._store.glance
         asked = monotonic()
         try:
             view = look(self._member.release, transaction)
@@ -388,61 +394,14 @@ class Agent:
         except StoreUnavailable:
             return False
 
-    def _confirm(self) -> None:
-        """A renewal was refused. That may have met the moment between a decision and what it does here."""
-        if self.lease.confirm():
-            return
-        _log.warning(
-            "worker %s is no member any more: it was not heard of for as long as its lease, or the store has lost "
-            "data. It catches up and joins again; requests wait meanwhile",
-            self._member.id,
-        )
-        self._joined = False
-
     def _stand_outside(self, view: View, now: float) -> bool:
         """Do one thing while this worker is no member."""
-        done = self._join(view, now)
-        if self._joined:
+        self._part.clear_up()
+        done = self._belonging.join(view)
+        if self._belonging.joined:
             return done
         self._conductor.stand_aside()
         return done if self._conductor.transaction is None else self._conductor.step(view, now)
-
-    def _join(self, view: View, now: float) -> bool:
-        """Become a member, as soon as what is served here is what is committed and nothing is undecided."""
-        if self._differs():
-            self._catch_up(view.head, anew=True)
-            return False
-        if self._store.join(self._roll.told()):
-            if self._has_joined_wrongly():
-                return False
-            until = self._store.renew(self._member.id, self._worker.generation)
-            if until > -inf:
-                self._begin_to_serve(until)
-            return True
-        view = self._store.view(self._member.release)
-        if view.head == 0 == self._worker.generation and (view.active is None or view.active.phase.decided):
-            self._introduce()
-        return view.head <= self._worker.generation
-
-    def _differs(self) -> bool:
-        """Whether the store has lost what runs here, and others have committed something else with its number."""
-        return self._participant.publishes and self._worker.differs_from_head()
-
-    def _has_joined_wrongly(self) -> bool:
-        """Asked again as a member, since nobody goes on without it from now on. If so, it is none any more."""
-        differs = True
-        try:
-            differs = self._differs()
-        finally:
-            if differs:
-                self._store.leave(self._member.id)
-        return differs
-
-    def _begin_to_serve(self, until: float) -> None:
-        self._joined = True
-        self.lease.begin(until)
-        if self._participant.publishes:
-            self._worker.keep_copy()
 
     # The participant's actions -------------------------------------------------------------------------------------
 
@@ -450,56 +409,12 @@ class Agent:
         """Return whether there is nothing more to do before something changes."""
         self._part.clear_up()
         if isinstance(action, CatchUp):
-            self._catch_up(action.head)
+            self._belonging.catch_up(action.head)
             return False
         if isinstance(action, PublishAgain):
-            return self._publish_again(action.head)
+            return self._belonging.publish_again(action.head)
         assert not isinstance(action, Wait)
         return self._part.carry_out(action)
-
-    def _catch_up(self, head: int, *, anew: bool = False) -> None:
-        """Raise nothing that is not the store's: what is committed has run elsewhere, so it must run here."""
-        self._part.clear_up()
-        try:
-            self._run_what_is_committed(head, anew=anew)
-        except StoreUnavailable:
-            raise
-        except ReloadError as error:
-            self.lease.give_way(str(error))
-            raise
-        self._participant.settled(self._worker.generation)
-        if self._participant.publishes:
-            self._worker.keep_copy()
-        if self._joined:
-            self.publish()
-
-    def _run_what_is_committed(self, head: int, *, anew: bool) -> None:
-        while True:
-            try:
-                return self._worker.catch_up(head, anew=anew)
-            except StoreUnavailable:
-                now = self._store.view(self._member.release).head
-                if now <= head:
-                    raise
-                head = now  # something else was committed, and what it needs no more is gone
-
-    def _publish_again(self, head: int) -> bool:
-        """Return whether there is nothing more to do before something changes: others may have what is missing."""
-        self._joined = False
-        self.lease.end()
-        if not self._worker.can_publish:
-            self.lease.give_way("the store has lost what is served here, and this worker has no whole copy of it")
-            return True
-        if self._worker.publish_again():
-            _log.error(
-                "the store had lost data: it served generation %d. Worker %s has published again what all had "
-                "committed, generation %d. See that the store keeps what it has acknowledged",
-                head,
-                self._member.id,
-                self._worker.generation,
-            )
-            self._introduce()
-        return False
 
 
 def member_of(identity: str, release: str, generation: int) -> Member:
