@@ -198,9 +198,8 @@ class Worker:
                 yield None
             except StoreUnavailable:
                 failures += 1
-                if failures == 1:
-                    # Others may have gone on while it was stopped; it cannot find out before the store is back.
-                    self.was_stopped = started >= self.until
+                # Others may have gone on while it was stopped; it cannot find out before the store is back.
+                self.was_stopped = started >= self.until or (self.was_stopped and failures > 1)
                 if failures > 1:
                     self._serve_on(started)
                 pause = 0.0 if failures == 1 else 0.1
@@ -737,7 +736,7 @@ class World:
             and not self._events
             and all(worker.serving and not worker.excused for worker in self.workers.values())
             and all(len(worker.tasks) == worker.own_tasks for worker in self.workers.values())
-            and all(worker.joined or not self.leased for worker in self.workers.values())
+            and all((worker.joined and not worker.refused) or not self.leased for worker in self.workers.values())
             and all(worker.participant.record is None and not worker.busy for worker in self.workers.values())
             and all(worker.generation == self.store.view(RELEASE).head for worker in self.workers.values())
         )
