@@ -395,6 +395,7 @@ def takes_late_news_of_one_phase_for_those_of_the_next(monkeypatch):
     honest = Coordinator.hear
 
     def confused(self, news):
+        self._acted_on = None
         action = honest(self, news)
         return Commit(self.transaction) if isinstance(action, Advance) and self._applies else action
 
