@@ -155,6 +155,10 @@ def test_a_file_of_votes_that_is_deleted_is_noticed_before_anybody_is_held(file,
     with pytest.raises(StoreUnavailable, match=noticed):
         store.vote(Vote("t1", Ballot.PREPARED, store.member_id, ok=True))
     assert store.abort("t1", "enough")
+    assert (
+        store.vote(Vote("t1", Ballot.SETTLED, store.member_id, ok=False)) == 0
+    )  # what is decided can be carried out
+    assert store.view(RELEASE).voted(Ballot.SETTLED)
     with pytest.raises(StoreUnavailable, match=noticed):
         store.begin(transaction("t2", participants=(store.member_id,)))
 

@@ -337,8 +337,9 @@ class SQLiteStore:
         if vote.ballot is Ballot.APPLIED:  # requests are held
             with self._database.explaining():
                 return self._open().hands.vote(vote)
-        with self._database.explaining():
-            self._open().hands.verify()  # now that nobody is held
+        if vote.ballot is Ballot.PREPARED:  # nobody is held yet
+            with self._database.explaining():
+                self._open().hands.verify()
         ballot = vote.ballot.value
         row = (ballot, vote.member, vote.ok, _write_json(vote).decode(), vote.transaction, ballot)
         with self._database.write() as connection:
