@@ -168,12 +168,26 @@ def test_an_exception_in_the_body_leaves_the_slot_to_close():
     assert service.inside == 0
 
 
-def test_a_close_that_raises_gives_the_slot_back():
-    class Body(list):
-        def close(self):
-            raise ZeroDivisionError
+class FailingBody(list):
+    def close(self):
+        raise ZeroDivisionError
 
-    service = Service(lambda environ, start_response: start_response("200 OK", TEXT) or Body())
+
+def failing_response():
+    response = Response("complete")
+    response.call_on_close(FailingBody().close)
+    return response
+
+
+@pytest.mark.parametrize(
+    "wsgi_app",
+    [
+        pytest.param(lambda environ, start: start("200 OK", TEXT) or FailingBody(), id="its own body"),
+        pytest.param(failing_response(), id="Werkzeug's response"),
+    ],
+)
+def test_a_close_that_raises_gives_the_slot_back(wsgi_app):
+    service = Service(wsgi_app)
     body = service.call()
     with pytest.raises(ZeroDivisionError):
         body.close()
@@ -198,14 +212,19 @@ def test_the_applications_own_close_is_called_once():
     assert service.inside == 0
 
 
-def test_a_response_that_is_dropped_unclosed_gives_the_slot_back():
-    service = Service(answers(b"never read"))
+UNREAD = pytest.mark.parametrize("wsgi_app", [answers(b"never read"), Response("never read")])
+
+
+@UNREAD
+def test_a_response_that_is_dropped_unclosed_gives_the_slot_back(wsgi_app):
+    service = Service(wsgi_app)
     service.call()  # nobody keeps it
     assert service.inside == 0
 
 
-def test_a_response_that_only_the_collector_finds_gives_the_slot_back():
-    service = Service(answers(b"never read"))
+@UNREAD
+def test_a_response_that_only_the_collector_finds_gives_the_slot_back(wsgi_app):
+    service = Service(wsgi_app)
     cycle = [service.call()]
     cycle.append(cycle)
     del cycle
