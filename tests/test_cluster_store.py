@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from fcntl import LOCK_EX, flock
+
 import pytest
 from cluster import cluster, service, until
+from stopping import Stop
 
 
 @pytest.fixture
@@ -75,6 +79,26 @@ def test_trouble_with_the_store_fails_the_reload_and_leaves_requests_alone(start
         assert status == 503, problem
         assert problem["report"]["error"]["type"] == "StoreUnavailable"
         assert editions(running) == dict.fromkeys(workers, 1)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_commit_that_finds_the_store_locked_is_made_once_it_is_free(start, tmp_path, workers):
+    stops = tmp_path / "stops"
+    stops.mkdir()
+    with start(workers=workers, env={"CLUSTER_STOPS": str(stops)}) as running:
+        coordinator = min(running.await_members())
+        running.edit(1)
+        stop = Stop(stops, coordinator, "coordinator.before-commit")  # all have voted, each with its lock closed
+        with running.connected_to(coordinator) as connection, ThreadPoolExecutor(1) as thread:
+            answer = thread.submit(running.post_reload, connection=connection)
+            stop.await_reached()
+            with open(f"{store_file(running)}.lock") as lock:
+                flock(lock, LOCK_EX)
+                stop.let_go()
+                until(lambda: "is locked" in running.logged(), "nobody notices that it is locked")
+            status, report = answer.result(30)
+        assert (status, report.get("generation")) == (200, 1), report
+        assert set(editions(running).values()) == {1}
 
 
 def test_a_worker_whose_store_is_gone_serves_all_the_same_and_a_hup_brings_it_back(start):

@@ -18,6 +18,8 @@ UNDECIDED = "phase NOT IN ('committed', 'aborted')"
 TIDIED = "SELECT 1 FROM active JOIN meta WHERE active.id = tidied"
 #: A row if the last one is decided, and nobody has tidied up since.
 UNTIDY = f"SELECT 1 FROM active JOIN meta WHERE active.id IS NOT tidied AND NOT ({UNDECIDED})"
+#: Decide for commit, if it is this one's time.
+COMMIT = f"UPDATE active SET phase = '{Phase.COMMITTED.value}' WHERE id = ? AND phase = '{Phase.APPLY.value}'"
 _BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
 
 _write_names = msgspec.json.Encoder().encode
@@ -75,12 +77,3 @@ def advance(
     return changed > 0
 
 
-def commit(connection: sqlite3.Connection, transaction: str) -> bool:
-    """Decide for commit, if it is this one's time."""
-    return (
-        connection.execute(
-            "UPDATE active SET phase = ? WHERE id = ? AND phase = ?",
-            (Phase.COMMITTED.value, transaction, Phase.APPLY.value),
-        ).rowcount
-        > 0
-    )

@@ -38,6 +38,7 @@ class Asking:
     journal: JournalRecord | None = None  # as soon as locks are closed
     ballot: Ballot = Ballot.PREPARED  # what its participants vote on now
     members: dict[str, Member] = field(default_factory=dict)
+    taken: tuple[Vote, ...] = ()  # votes that were not cast in the store
     votes: dict[tuple[Ballot, str], Vote] = field(default_factory=dict)
     outcome: ReloadReport | ReloadError | None = None
     done: threading.Event = field(default_factory=threading.Event)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from flask_hotreload.coordination.asking import Asking
 from flask_hotreload.coordination.base import base_hash
 from flask_hotreload.coordination.merged import Wanted, concluded, part_of
@@ -33,6 +35,7 @@ from flask_hotreload.coordination.records import (
     StagedRecord,
     TransactionRecord,
     View,
+    Vote,
 )
 from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING
 from flask_hotreload.coordination.step import at_step
@@ -178,7 +181,8 @@ class Conductor:
             if vote.transaction == asking.record.id:
                 asking.see(vote)
         dead = self._dead(asking.record.participants, now)
-        action = asking.coordinator.observe(view, dead, now, steady=self.steady())
+        seen = structs.replace(view, votes=view.votes + asking.taken)
+        action = asking.coordinator.observe(seen, dead, now, steady=self.steady())
         if isinstance(action, Wait):
             return True
         if isinstance(action, Finish):
@@ -199,6 +203,20 @@ class Conductor:
         if action is None:
             return False
         self._carry_out(asking, asking.record, action)
+        return True
+
+    def take(self, record: TransactionRecord, vote: Vote) -> bool:
+        """Count a vote that nobody else has to see: the yes, while requests are held, of the only participant.
+
+        Return whether it was that; else it has to be cast.
+        """
+        asking = self._asking
+        if asking is None or asking.record is None or asking.record.id != record.id:
+            return False
+        if vote.ballot is not Ballot.APPLIED or record.participants != (self._member.id,):
+            return False
+        asking.see(vote)
+        asking.taken = (vote,)
         return True
 
     def _dead(self, participants: Iterable[str], now: float) -> set[str]:
@@ -392,7 +410,7 @@ class Conductor:
         asking.journal = JournalRecord(
             record.release, record.generation, record.id, asking.sealed, asking.digests, self._worker.whole
         )
-        self._store.lay_ready(asking.journal)
+        self._store.lay_ready(asking.journal, obsolete=asking.obsolete)
         at_step("coordinator.prepared")
         timeout = asking.document.timeout
         drain = self._timeouts.timeout if timeout is None else timeout

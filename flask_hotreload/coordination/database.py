@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from flask_hotreload.coordination import presence
+from flask_hotreload.coordination import presence, recorded
 from flask_hotreload.coordination.meeting_place import boot_id
 from flask_hotreload.coordination.write_lock import WriteLock
 from flask_hotreload.errors import StoreUnavailable
@@ -22,7 +22,7 @@ _log = logging.getLogger("flask_hotreload")
 
 #: Tells the store's files from other SQLite files, and from those of other versions.
 APPLICATION_ID = 0x686F7472
-VERSION = 6
+VERSION = 7
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
 #: A write-ahead log that is longer than this is to be carried over into the file, when there is time. Bytes.
@@ -49,9 +49,9 @@ CREATE TABLE votes (
 CREATE TABLE members (id TEXT PRIMARY KEY, release TEXT NOT NULL, member TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY, release TEXT NOT NULL, generation INTEGER NOT NULL, id TEXT NOT NULL UNIQUE,
-    live INTEGER NOT NULL, sources TEXT NOT NULL
+    live INTEGER NOT NULL, ended_by TEXT
 );
-CREATE TABLE records (id TEXT PRIMARY KEY, payload BLOB NOT NULL, digests TEXT NOT NULL);
+CREATE TABLE records (id TEXT PRIMARY KEY, payload BLOB NOT NULL, digests TEXT NOT NULL, sources TEXT NOT NULL);
 CREATE TABLE blobs (digest TEXT PRIMARY KEY, data BLOB NOT NULL);
 CREATE TABLE bases (release TEXT PRIMARY KEY, base BLOB NOT NULL, digests TEXT NOT NULL);
 CREATE TABLE staged (
@@ -223,6 +223,7 @@ class Database:
         connection.execute("BEGIN IMMEDIATE")
         for statement in SCHEMA.split(";"):
             connection.execute(statement)
+        connection.execute(recorded.ON_COMMIT)
         connection.execute("INSERT INTO meta VALUES (1, ?, ?, 0, NULL, NULL)", (boot_id(), self._first_release))
         connection.execute("INSERT INTO releases (name, head) VALUES (?, 0)", (self._first_release,))
         connection.execute("COMMIT")

@@ -195,7 +195,7 @@ class MemoryStore:
             self._votes[vote.ballot, vote.member] = vote
             return sum(each.ok and each.ballot is vote.ballot for each in self._votes.values())
 
-    def lay_ready(self, record: JournalRecord) -> None:
+    def lay_ready(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> None:
         """Nothing here is written anywhere."""
 
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:

@@ -185,7 +185,12 @@ class Participation:
         The coordinator is rung by the last vote and by one that ends it; it looks by itself for those of the dead.
         """
         vote = Vote(record.id, ballot, self._participant.me, ok, msgspec.json.encode(part))
-        agreed = self._vote_and_tell(vote) if ok and ballot is Ballot.SETTLED else self._store.vote(vote)
+        if ok and self._conductor.take(record, vote):
+            agreed = 1
+        elif ok and ballot is Ballot.SETTLED:
+            agreed = self._vote_and_tell(vote)
+        else:
+            agreed = self._store.vote(vote)
         stages = record.phase is Phase.STAGING
         is_last = ok and agreed == (1 if stages else len(record.participants))
         tells = is_last and not stages and ballot is not Ballot.SETTLED

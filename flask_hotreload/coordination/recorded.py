@@ -1,7 +1,10 @@
 """The journal in a SQLite store: the statements, for whoever has the turn.
 
 A row of the journal outlives its record, for its id. What is large of a record stands in a table of its own, before
-the row does, and until the next transaction begins after the record has left the journal.
+the row does, and until somebody tidies up after the record has left the journal.
+
+Requests are held while a commit is carried out, and each statement hands the interpreter to whoever wants it. So a
+commit is one statement: all that it leads to lies ready, and the file itself does it, as part of that statement.
 """
 
 from __future__ import annotations
@@ -18,31 +21,43 @@ from flask_hotreload.coordination.store import REMEMBERED
 if TYPE_CHECKING:
     from flask_hotreload.coordination.database import Database
 
+#: What a commit leads to. Rows of the journal name the transaction whose commit ends them.
+ON_COMMIT = """
+CREATE TRIGGER committed AFTER UPDATE OF phase ON active WHEN new.phase = 'committed' BEGIN
+    INSERT INTO journal (release, generation, id, live) VALUES (new.release, new.generation, new.id, 1);
+    UPDATE journal SET live = 0 WHERE ended_by = new.id;
+    UPDATE releases SET head = new.generation WHERE name = new.release;
+    INSERT OR REPLACE INTO origins (sources, release)
+        SELECT sources, new.release FROM records WHERE id = new.id AND sources != '';
+END
+"""
+
 _OBSOLETE = "UPDATE journal SET live = 0 WHERE release = ?"
-_PUT = "INSERT OR REPLACE INTO journal (release, generation, id, live, sources) VALUES (?, ?, ?, 1, ?)"
-_LAY_READY = "INSERT OR REPLACE INTO records VALUES (?, ?, ?)"
+_TO_BE_OBSOLETE = "UPDATE journal SET ended_by = ? WHERE release = ? AND generation = ?"
+_PUT = "INSERT OR REPLACE INTO journal (release, generation, id, live) VALUES (?, ?, ?, 1)"
+_LAY_READY = "INSERT OR REPLACE INTO records VALUES (?, ?, ?, ?)"
 
 _write_names = msgspec.json.Encoder().encode
 _read_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
-def lay_ready(connection: sqlite3.Connection, record: JournalRecord) -> None:
+def lay_ready(connection: sqlite3.Connection, record: JournalRecord, obsolete: Iterable[int] = ()) -> None:
+    """For the commit of its transaction, with which the ``obsolete`` generations leave the journal."""
     digests = _write_names(record.digests).decode()
-    connection.execute(_LAY_READY, (record.transaction, record.payload, digests))
+    connection.execute(_LAY_READY, (record.transaction, record.payload, digests, record.sources))
+    ends = [(record.transaction, record.release, generation) for generation in obsolete]
+    connection.executemany(_TO_BE_OBSOLETE, ends)
 
 
-def put(connection: sqlite3.Connection, record: JournalRecord, *, is_ready: bool = False) -> None:
-    if not is_ready:
-        lay_ready(connection, record)
-    connection.execute(_PUT, (record.release, record.generation, record.transaction, record.sources))
+def put(connection: sqlite3.Connection, record: JournalRecord) -> None:
+    """As a commit would have."""
+    lay_ready(connection, record)
+    connection.execute(_PUT, (record.release, record.generation, record.transaction))
 
 
-def retire(connection: sqlite3.Connection, release: str, generations: Iterable[int] | None = None) -> None:
-    """These records, or all of the release, leave the journal."""
-    if generations is None:
-        connection.execute(_OBSOLETE, (release,))
-    else:
-        connection.executemany(f"{_OBSOLETE} AND generation = ?", [(release, each) for each in generations])
+def retire(connection: sqlite3.Connection, release: str) -> None:
+    """All records of the release leave the journal."""
+    connection.execute(_OBSOLETE, (release,))
 
 
 def remove_old(connection: sqlite3.Connection) -> None:

@@ -299,7 +299,7 @@ class RedisStore:
         cast = vote.transaction, vote.ballot.value, vote.member, int(vote.ok), _write_json(vote)
         return int(self._run("vote", *cast, *more)[0])
 
-    def lay_ready(self, record: JournalRecord) -> None:
+    def lay_ready(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> None:
         self._run("lay_ready", record.transaction, _write(record), *record.digests)
         self._ready = record
 

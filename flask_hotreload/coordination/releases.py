@@ -53,6 +53,10 @@ def know(connection: sqlite3.Connection, sources: Iterable[str], release: str) -
         "INSERT OR REPLACE INTO origins (sources, release) VALUES (?, ?)",
         [(each, release) for each in sources if each],
     )
+    forget_old_sources(connection)
+
+
+def forget_old_sources(connection: sqlite3.Connection) -> None:
     connection.execute("DELETE FROM origins WHERE number <= (SELECT max(number) FROM origins) - ?", (REMEMBERED,))
 
 

@@ -85,7 +85,7 @@ class _Opened:
         self.payload: tuple[str, int, bytes] | None = None  # transaction, version, payload
         self.members: tuple[str, tuple[Member, ...]] = ("", ())  # as they stand in the file, and read
         self.seen_alive: dict[str, float] = {}
-        self.ready: JournalRecord | None = None  # what was laid ready last
+        self.ready: tuple[JournalRecord, tuple[int, ...]] | None = None  # what was laid ready last
 
     def close(self) -> None:
         for each in self._held():
@@ -324,6 +324,7 @@ class SQLiteStore:
     def _tidy(self, connection: sqlite3.Connection) -> None:
         waiting.remove_expired(connection, self.now())
         recorded.remove_old(connection)
+        releases.forget_old_sources(connection)
         kept.remove_unused(connection)
 
     def has_begun(self, transaction: str) -> bool:
@@ -350,23 +351,17 @@ class SQLiteStore:
             counted = connection.execute("SELECT count(*) FROM votes WHERE ballot = ? AND ok", (ballot,))
             return int(counted.fetchall()[0][0])
 
-    def lay_ready(self, record: JournalRecord) -> None:
-        opened = self._open()
+    def lay_ready(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> None:
+        opened, obsolete = self._open(), tuple(obsolete)
         with opened.database.write() as connection:
-            recorded.lay_ready(connection, record)
-        opened.ready = record
+            recorded.lay_ready(connection, record, obsolete)
+        opened.ready = record, obsolete
 
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
-        opened = self._open()
-        with opened.database.write() as connection:
-            if not under_way.commit(connection, record.transaction):
-                return False
-            recorded.put(connection, record, is_ready=opened.ready == record)
-            recorded.retire(connection, record.release, obsolete)
-            connection.execute("UPDATE releases SET head = ? WHERE name = ?", (record.generation, record.release))
-            releases.know(connection, [record.sources], record.release)
-        self._end_of(record.transaction)
-        return True
+        obsolete = tuple(obsolete)
+        if self._open().ready != (record, obsolete):
+            self.lay_ready(record, obsolete=obsolete)
+        return self._database.change(under_way.COMMIT, (record.transaction,))
 
     def abort(self, transaction: str, reason: str) -> bool:
         aborted = self._database.change(
@@ -374,13 +369,9 @@ class SQLiteStore:
             (Phase.ABORTED.value, reason, transaction),
         )
         if aborted:
-            self._end_of(transaction)
+            with suppress(OSError):  # that a late vote is told so at once is no more than convenient
+                self._open().hands.end(transaction)
         return aborted
-
-    def _end_of(self, transaction: str) -> None:
-        """It is decided; that a late vote is told so at once is no more than convenient."""
-        with suppress(OSError):
-            self._open().hands.end(transaction)
 
     # The journal -----------------------------------------------------------------------------------------------
 

@@ -111,16 +111,16 @@ class Store(Protocol):
     def vote(self, vote: Vote, *, told: Member | None = None) -> int:
         """Cast a vote; return how many have voted yes on this ballot by then: of several that vote at once one is
         told the whole number. Refused, with 0, if the transaction is not the active one, if this member has cast one
-        on the same ballot, or, except for ``SETTLED``, if it is decided. (One that is cast while it is being decided
-        may still be counted; nothing comes of that.)
+        on the same ballot, or, except for ``SETTLED``, if it is decided. (One that is cast while it is being decided,
+        or after a commit, may still be counted; nothing comes of that.)
 
         ``told``: with ``SETTLED``, what the same member tells of itself, to :meth:`update` before, whatever becomes
         of the vote.
         """
 
-    def lay_ready(self, record: JournalRecord) -> None:
-        """Write what is large of a record that may be committed, while nobody is held, so that :meth:`commit` has
-        little to write. What is laid ready and not committed goes when the next transaction begins.
+    def lay_ready(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> None:
+        """Write what :meth:`commit` with the same arguments would write, as far as possible while nobody is held.
+        What is laid ready and not committed goes when the next transaction begins.
         """
 
     def commit(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> bool:
