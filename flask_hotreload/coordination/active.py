@@ -75,5 +75,3 @@ def advance(
     if changed and payload is not None:
         connection.execute("UPDATE payload SET version = version + 1, data = ?", (payload,))
     return changed > 0
-
-
