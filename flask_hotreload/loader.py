@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import linecache
 import os
 import time
@@ -234,20 +235,22 @@ class ModuleLoader:
 class KeptModules:
     """The modules of a generation that is served once more, as they are: nothing is executed.
 
-    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far.
+    It stands for the :class:`ModuleLoader` of the transaction. ``past``: the generation's world so far. ``quoted``:
+    the sources of the generation that is served so far.
     """
 
-    def __init__(self, past: World, snapshot: Snapshot, keep: Collection[str]) -> None:
+    def __init__(self, past: World, snapshot: Snapshot, keep: Collection[str], *, quoted: Snapshot) -> None:
         self.world = past.again()
         self.staged = self.world.staged()
         self._snapshot = snapshot
         self._keep = keep
+        self._quoted = quoted
         self.world.survey()
 
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """As :meth:`ModuleLoader.commit`."""
-        staged, snapshot = self.staged, self._snapshot
-        return _commit(self.world, lambda: _lines_of(staged, snapshot), snapshot.roots, self._keep, before)
+        lines = functools.partial(_lines_of, self.staged, self._snapshot, self._quoted)
+        return _commit(self.world, lines, self._snapshot.roots, self._keep, before)
 
     def abort(self) -> None:
         """As :meth:`ModuleLoader.abort`; what it is made of stays where it was."""
@@ -265,25 +268,23 @@ def _commit(
     return Exchange(displaced, fresh, roots, keep)
 
 
-def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot) -> dict[str, Any]:
-    """What ``linecache`` is to hold and does not hold already."""
-    quoted = {source.path for source in snapshot.sources.values() if _is_quoted(source)}
-    shown = {source.path: source for source in snapshot.sources.values()}
+def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot, quoted: Snapshot) -> dict[str, Any]:
+    """What ``linecache`` is to hold where it holds the lines of ``quoted``: those that differ."""
+    sources, before = snapshot.sources, quoted.sources
+    changed = {real: source for real, source in sources.items() if not _is_same(source, before.get(real))}
+    shown = {source.path: source for source in changed.values()}
+    known = {source.path for source in sources.values()}
     lines: dict[str, Any] = {}
     for module in modules.values():
         file = getattr(module, "__file__", None)
-        if not isinstance(file, str) or file in quoted:
-            continue
-        source = shown.get(file)
-        if source is None:  # it is shown by a link
+        source = shown.get(file or "")
+        if source is None and isinstance(file, str) and file not in known:  # it is shown by a link
             real = snapshot.roots.real_path(file)
-            source = snapshot.read(real, shown=file) if snapshot.has(real) else None
+            source = snapshot.read(real, shown=file) if real in changed else None
         if source is not None:
             lines[source.path] = len(source.data), None, source.lines, source.path
     return lines
 
 
-def _is_quoted(source: Source) -> bool:
-    """Whether ``linecache`` has been given just these lines."""
-    entry = linecache.cache.get(source.path)
-    return entry is not None and len(entry) > 2 and entry[2] is vars(source).get("lines")
+def _is_same(source: Source, other: Source | None) -> bool:
+    return source is other or (other is not None and source.path == other.path and source.digest == other.digest)

@@ -240,8 +240,8 @@ class Overlay(MutableMapping[str, ModuleType]):
             live = interpreter.live.copy()
             foreign = self._finder.foreign
             asked = {name for name, module in live.items() if id(module) not in foreign}
-            asked |= live.keys() & (self._own.keys() | self._finder.targets.keys())
-            self._leaving = {name for name in asked if self.owns(name)}
+            asked |= live.keys() & self._finder.targets.keys()
+            self._leaving = {name for name in asked - self._own.keys() if self.owns(name)}
             self._surveyed = live.keys()
 
     def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:

@@ -20,6 +20,8 @@ NEVER = 2**31 - 1
 REST = 3.0
 #: Others are at work when they have used more than this share of a processor since the last turn began.
 _BUSY = 0.05
+#: Seconds for which they count as at work after that: requests come at intervals, and each is to find rests.
+MOMENT = 0.05
 #: Seconds; long enough that whoever waits gets the interpreter, greenlets too.
 _SHORT = 0.0001
 
@@ -35,6 +37,7 @@ class Pace:
         self._left = at_most
         #: Seconds that were spent resting.
         self.rested = 0.0
+        self._busy_until = 0.0
         # When the last turn ended, and what processor time this thread and the whole process had used by then.
         self._ended, self._own, self._all = time.monotonic(), time.thread_time(), time.process_time()
 
@@ -44,9 +47,10 @@ class Pace:
         worked = own - self._own
         # Looked at from the end of the turn before: during a turn that holds the interpreter they come to nothing.
         others = everyone - self._all - worked
-        busy = others > _BUSY * (now - self._ended)
+        if others > _BUSY * (now - self._ended):
+            self._busy_until = now + MOMENT
         self._ended, self._own, self._all = now, own, everyone
-        rest = min(REST * worked, self._left) if busy else 0.0
+        rest = min(REST * worked, self._left) if now < self._busy_until else 0.0
         self._left -= rest
         self.rested += rest
         time.sleep(max(rest, _SHORT))

@@ -195,7 +195,7 @@ class Preparation:
     def _make_of_kept(self, kept: Kept) -> None:
         """A generation that is still in memory is served once more as it is."""
         self.snapshot = kept.recipe.snapshot
-        self.loader = KeptModules(kept.world, self.snapshot, self._host.keep)
+        self.loader = KeptModules(kept.world, self.snapshot, self._host.keep, quoted=self._current.recipe.snapshot)
         self.staged = Staged(kept.table, changes_between(self._current.table, kept.table), (), (), ())
         self.next = Generation(
             number=self._number,

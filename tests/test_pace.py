@@ -68,6 +68,22 @@ def test_all_rests_together_are_bounded() -> None:
     assert pace.rested == pytest.approx(0.05)
 
 
+@pytest.mark.parametrize(("moment", "rests"), [(60.0, True), (0.0, False)])
+def test_who_was_at_work_a_moment_ago_is_given_way_to(
+    moment: float, rests: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_hotreload.pace.MOMENT", moment)
+    pace = Pace(at_most=60)
+    request = threading.Thread(target=use_processor, args=(0.02,))
+    request.start()
+    request.join()
+    pace.give_way()
+    before = pace.rested
+    use_processor(0.02)
+    pace.give_way()  # nobody else has worked since
+    assert (pace.rested > before) is rests
+
+
 def test_nobody_rests_where_nobody_else_works() -> None:
     pace = Pace(at_most=60)
     for _ in range(5):
