@@ -13,7 +13,8 @@ from typing import Any
 from flask_hotreload.errors import LoadError
 from flask_hotreload.failure import load_error
 from flask_hotreload.finder import ProjectFinder, SnapshotLoader
-from flask_hotreload.overlay import Displaced
+from flask_hotreload.modules_view import AbsentType
+from flask_hotreload.overlay import Displaced, present
 from flask_hotreload.sources import ResolvedRoots, Snapshot, Source
 from flask_hotreload.worlds import World
 
@@ -94,9 +95,8 @@ class ModuleLoader:
         self._modules: dict[tuple[str, str | None], ModuleType] = {}
         self._exclusive = 0
         self._instances: dict[tuple[int, str], object] = {}
-        self._staged: dict[str, ModuleType] | None = None
-        self._quoted: dict[str, ModuleType] = {}
-        self._lines: dict[str, Any] = {}  # what linecache is to hold; typeshed names no type for its entries
+        self._made: dict[str, ModuleType | AbsentType] | None = None  # as soon as it has ended
+        self._quotes = _Quotes()
         for script in scripts:
             self._target(script, None)
 
@@ -106,7 +106,7 @@ class ModuleLoader:
         :raises LoadError: as :meth:`load`.
         """
         modules = [self.run(lambda: self.world.load(name), blame=name) for name in names]  # noqa: B023  # run at once
-        self._quote(self.staged)
+        self._quotes.of(self.staged)
         return modules
 
     def has(self, name: str) -> bool:
@@ -147,7 +147,7 @@ class ModuleLoader:
                 lambda: self.world.load(name), blame=self._finder.shown(real)
             )
             self.world.survey()
-            self._quote(self.staged)
+            self._quotes.of(self.staged)
         return module
 
     def instance(self, module: ModuleType, name: str) -> object:
@@ -187,40 +187,27 @@ class ModuleLoader:
     @property
     def staged(self) -> dict[str, ModuleType]:
         """Name → new module, in the order of import; after the commit too."""
-        return self.world.staged() if self._staged is None else self._staged.copy()
+        return self.world.staged() if self._made is None else present(self._made)
 
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """Make the new modules the live ones, on their packages as well. Cannot fail; runs no foreign code.
 
         ``before`` is called with what will be taken away, while it is still there. :meth:`Exchange.quote` may wait.
         """
-        self._staged = self.world.staged()
-        self._quote(self._staged)
-        lines = self._lines
-        exchange = _commit(self.world, lambda: lines, self._snapshot.roots, self._keep, before)
+        made, quotes = self.world.own(), self._quotes
+        self._made = made
+        exchange = _commit(self.world, lambda: quotes.of(present(made)), self._snapshot.roots, self._keep, before)
         self._forget()
         return exchange
 
     def abort(self) -> None:
         """Forget the new modules. New code that still runs in the staged context can import nothing more."""
         self.world.close()
-        self._staged = {}
+        self._made = {}
         self._forget()
 
-    def _quote(self, modules: Mapping[str, ModuleType]) -> None:
-        """Make what ``linecache`` is to hold for the files of new modules."""
-        for name, module in modules.items():
-            if self._quoted.get(name) is not module:
-                self._quoted[name] = module
-                loader = getattr(getattr(module, "__spec__", None), "loader", None)
-                if isinstance(loader, SnapshotLoader):
-                    source = loader.source()
-                    # Without a time stamp an entry counts as not being from the disk, and stays.
-                    self._lines[source.path] = len(source.data), None, source.lines, source.path
-
     def _forget(self) -> None:
-        self._quoted.clear()
-        self._lines = {}
+        self._quotes = _Quotes()
         self._modules.clear()
         self._instances.clear()
 
@@ -230,6 +217,26 @@ class ModuleLoader:
         name = self._finder.name_of(real, exclusive=exclusive)
         self._finder.targets[name] = real
         return real, exclusive, name
+
+
+class _Quotes:
+    """What ``linecache`` is to hold for the files of new modules."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, ModuleType] = {}
+        self._lines: dict[str, Any] = {}  # typeshed names no type for its entries
+
+    def of(self, modules: Mapping[str, ModuleType]) -> dict[str, Any]:
+        """For all that were named so far; each is looked at once."""
+        for name, module in modules.items():
+            if self._seen.get(name) is not module:
+                self._seen[name] = module
+                loader = getattr(getattr(module, "__spec__", None), "loader", None)
+                if isinstance(loader, SnapshotLoader):
+                    source = loader.source()
+                    # Without a time stamp an entry counts as not being from the disk, and stays.
+                    self._lines[source.path] = len(source.data), None, source.lines, source.path
+        return self._lines
 
 
 class KeptModules:

@@ -69,6 +69,11 @@ def _assign(
         put(package, name, value)
 
 
+def present(modules: Mapping[str, ModuleType | AbsentType]) -> dict[str, ModuleType]:
+    """Those that are there."""
+    return {name: module for name, module in modules.items() if module is not ABSENT}
+
+
 def put(package: ModuleType, name: str, value: object) -> None:
     """Bind the submodule of a full name on its package, for every context that sees this package."""
     child = name.rpartition(".")[2]
@@ -232,7 +237,11 @@ class Overlay(MutableMapping[str, ModuleType]):
 
     def staged(self) -> dict[str, ModuleType]:
         """Name → module of the overlay's own, in the order of import; a copy."""
-        return {name: module for name, module in self._own.copy().items() if module is not ABSENT}
+        return present(self.own())
+
+    def own(self) -> dict[str, ModuleType | AbsentType]:
+        """Name → what the overlay has of its own, ``ABSENT`` where it hides what is live; a copy."""
+        return self._own.copy()
 
     def survey(self) -> None:
         """Find out now whose the live modules are, so that the commit of a whole generation has little to ask."""
@@ -242,7 +251,7 @@ class Overlay(MutableMapping[str, ModuleType]):
             asked = {name for name, module in live.items() if id(module) not in foreign}
             asked |= live.keys() & self._finder.targets.keys()
             self._leaving = {name for name in asked - self._own.keys() if self.owns(name)}
-            self._surveyed = live.keys()
+            self._surveyed = frozenset(live)
 
     def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:
         """Make these modules the live ones, and let go of them here. Cannot fail.
@@ -251,9 +260,9 @@ class Overlay(MutableMapping[str, ModuleType]):
         else. Without :attr:`fallback` these modules take the place of every project module: those missing here go.
         """
         live = interpreter.live
-        own = self._own.copy()
+        own = self.own()
         if not self.fallback:
-            late = {name for name in live.copy().keys() - self._surveyed if self.owns(name)}
+            late = {name for name in live.keys() - self._surveyed if self.owns(name)}
             own.update(dict.fromkeys((self._leaving | late) - own.keys(), ABSENT))
         displaced = Displaced({name: live.get(name, ABSENT) for name in own}, {}, whole=not self.fallback)
         attributes: dict[str, tuple[ModuleType, object]] = {}
@@ -272,7 +281,7 @@ class Overlay(MutableMapping[str, ModuleType]):
     def preserve(self, displaced: Displaced) -> None:
         """Go on seeing what a later commit took away; called for each commit that this world outlives, in order."""
         if not self._own:
-            self._own.update(displaced.modules)
+            self._own = displaced.modules.copy()
         elif self.fallback:  # else it has all of its modules, and what came later is not its own
             for name, module in displaced.modules.items():
                 self._own.setdefault(name, module)
