@@ -62,8 +62,9 @@ def test_a_worker_that_starts_warns_if_what_it_serves_is_not_what_lies_on_disk(r
     running.reload({"label": "v1"})
     before = running.workers()
     running.kill(min(before))
-    running.await_members()
-    assert not lines(running, "WARNING"), "it serves what lies on disk"
+    [new] = running.await_members() - before
+    with running.connected_to(new):  # a member looks at the disk before its first request
+        assert not lines(running, "WARNING"), "it serves what lies on disk"
     running.edit(2)
     before = running.workers()
     running.kill(min(before))
