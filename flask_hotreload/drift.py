@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from flask_hotreload.errors import LoadError
 from flask_hotreload.project import python_files
-from flask_hotreload.sources import read_source
+from flask_hotreload.sources import digest_of_bytes, read_source
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -125,7 +124,7 @@ class Drift:
                 stamp = status.st_ctime_ns, status.st_size, status.st_ino
                 known = seen.get(path)
                 if known is None or known.stamp != stamp:
-                    known = _Known(stamp, "sha256:" + hashlib.sha256(read_source(path, path)).hexdigest())
+                    known = _Known(stamp, digest_of_bytes(read_source(path, path)))
                 if abs(time.time_ns() - status.st_ctime_ns) > _SETTLED:
                     self._seen[path] = known
             except (OSError, LoadError):

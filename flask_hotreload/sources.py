@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import decode_source
 from types import CodeType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
 from flask_hotreload.verdicts import Verdicts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
 # A real path has no link in its last part, and a fifo put there must not block us. (Windows has neither.)
 _OPEN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -220,6 +220,13 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder if folder.endswith(os.sep) else folder + os.sep)
 
 
+class Compiled(NamedTuple):
+    """Marshalled code by its digest; ``data``: ``None`` for whoever has it."""
+
+    digest: str
+    data: bytes | None
+
+
 @dataclass(frozen=True)
 class Source:
     """One file's bytes, and what is made from them.
@@ -237,7 +244,7 @@ class Source:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "digest", f"sha256:{hashlib.sha256(self.data).hexdigest()}")
+        object.__setattr__(self, "digest", digest_of_bytes(self.data))
 
     @cached_property
     def text(self) -> str:
@@ -262,15 +269,29 @@ class Source:
         return lines
 
     @property
-    def compiled(self) -> bytes | None:
-        """What the bytes were compiled to, marshalled for this interpreter; ``None``: nobody has yet."""
-        code = vars(self).get("_code")
-        return None if code is None else marshal.dumps(code)
+    def is_compiled(self) -> bool:
+        return "_code" in vars(self)
 
-    def use_compiled(self, compiled: bytes) -> None:
+    def compiled(self, known: Collection[str] = ()) -> Compiled | None:
+        """What the bytes were compiled to, marshalled for this interpreter; ``None``: nobody has yet.
+
+        The same code marshalled again may be other bytes. So its digest stays what it was as long as that is among
+        those that are ``known``, and then the bytes, which whoever knows the digest has, are left out.
+        """
+        if not self.is_compiled:
+            return None
+        digest = vars(self).get("_compiled_digest")
+        if digest is not None and digest in known:
+            return Compiled(digest, None)
+        data = marshal.dumps(self._code)
+        digest = vars(self)["_compiled_digest"] = digest_of_bytes(data)
+        return Compiled(digest, data)
+
+    def use_compiled(self, data: bytes, digest: str) -> None:
         """Take over what another process has compiled from the same bytes, wherever it has them."""
-        if "_code" not in vars(self):
-            code = marshal.loads(compiled)  # signed, as the bytes are
+        if not self.is_compiled:
+            code = marshal.loads(data)  # signed, as the bytes are
+            vars(self)["_compiled_digest"] = digest
             vars(self)["_code"] = code if code.co_filename == self.path else _shown_as(self.path, code)
 
     def code(self) -> CodeType:
@@ -386,7 +407,7 @@ class Snapshot:
         return Snapshot(self.roots, {**self._sources, **over}, sealed=True, undecided=self._undecided - over.keys())
 
     def _here(self, real: str) -> str:
-        place = self.roots.place(real)
+        place = self.roots.place_of(real)
         return real if place is None else os.path.normpath(os.path.join(self.roots.real[place.root], place.relative))
 
     @property
@@ -406,9 +427,14 @@ class Snapshot:
         return f"<Snapshot of {len(self._sources)} files{', sealed' if self.sealed else ''}>"
 
 
+def digest_of_bytes(data: bytes) -> str:
+    """``"sha256:"`` and 64 hexadecimal digits."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
 def digest_of(digests: Mapping[str, str]) -> str:
     """One digest over many: name → digest."""
-    return "sha256:" + hashlib.sha256(repr(sorted(digests.items())).encode()).hexdigest()
+    return digest_of_bytes(repr(sorted(digests.items())).encode())
 
 
 def read_source(real: str, shown: str) -> bytes:

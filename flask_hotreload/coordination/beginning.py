@@ -11,7 +11,6 @@ A store of the master's own has the base in its place, from which its workers im
 
 from __future__ import annotations
 
-import hashlib
 from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
@@ -20,7 +19,7 @@ from flask_hotreload.coordination.payload import Beginning, LedRoot, SourceRefer
 from flask_hotreload.coordination.positions import led_here, position_of, told_roots
 from flask_hotreload.coordination.shipped import sources_of
 from flask_hotreload.errors import StoreUnavailable
-from flask_hotreload.sources import Snapshot
+from flask_hotreload.sources import Snapshot, digest_of_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -56,7 +55,7 @@ def left_by(snapshot: Snapshot, known: Collection[str]) -> Left:
         for real, source in sorted(snapshot.sources.items())
     )
     manifest = msgspec.json.encode(Manifest(told_roots(snapshot.roots), references))
-    digest = _digest(manifest)
+    digest = digest_of_bytes(manifest)
     blobs = {source.digest: source.data for source in snapshot.sources.values()}
     blobs[digest] = manifest
     missing = {each: data for each, data in blobs.items() if each not in known}
@@ -80,10 +79,6 @@ def snapshot_of(beginning: Beginning, store: Store, reloader: Reloader) -> Snaps
 
 def _manifest(beginning: Beginning, store: Store) -> Manifest:
     data = store.blobs([beginning.manifest]).get(beginning.manifest)
-    if data is None or _digest(data) != beginning.manifest:
+    if data is None or digest_of_bytes(data) != beginning.manifest:
         raise StoreUnavailable("the store does not hold the list of the release's first sources as it was signed")
     return msgspec.json.decode(data, type=Manifest)
-
-
-def _digest(data: bytes) -> str:
-    return f"sha256:{hashlib.sha256(data).hexdigest()}"

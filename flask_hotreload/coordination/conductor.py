@@ -382,7 +382,8 @@ class Conductor:
         following = journal.followed_by(
             generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
         )
-        read = NOTHING if wanted.restores is not None else self._worker.sources_read(journal.digests)
+        shown = wanted.restores is None and not (wanted.dry_run and self._is_alone(asking))
+        read = self._worker.sources_read(journal.digests) if shown else NOTHING
         left = self._worker.left(journal, read.digests)
         if read.blobs or left.blobs:
             self._store.put_blobs({**read.blobs, **left.blobs})
@@ -404,6 +405,10 @@ class Conductor:
         )
         asking.sealed = seal(payload, self._signer)
         return asking.sealed
+
+    def _is_alone(self, asking: Asking) -> bool:
+        """Whether nobody else takes part: then only the journal's readers will ask for what this worker has read."""
+        return asking.record is not None and asking.record.participants == (self._member.id,)
 
     def _close(self, asking: Asking, record: TransactionRecord) -> None:
         """Let everybody close its lock, drain and apply."""

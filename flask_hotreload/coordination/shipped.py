@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Collection, Mapping
 from importlib.util import MAGIC_NUMBER
@@ -18,11 +17,11 @@ from flask_hotreload.coordination.positions import (
     two_in_one,
 )
 from flask_hotreload.errors import StoreUnavailable
-from flask_hotreload.sources import Snapshot, Source
+from flask_hotreload.sources import Source, digest_of_bytes
 
 if TYPE_CHECKING:
     from flask_hotreload.coordination.store import Store
-    from flask_hotreload.sources import ResolvedRoots
+    from flask_hotreload.sources import ResolvedRoots, Snapshot
 
 #: By which compiled code is known to be for the interpreter that reads it.
 INTERPRETER = f"{sys.implementation.cache_tag} {MAGIC_NUMBER.hex()}"
@@ -47,30 +46,29 @@ class Read(NamedTuple):
     digests: tuple[str, ...]
 
 
-#: A rollback runs what the store has already.
+#: A rollback runs what the store has already, and what one worker alone tries out is for nobody to run.
 NOTHING = Read((), {}, ())
 
 
 def blobs_of(source: Source) -> list[tuple[str, bytes]]:
     """Its bytes, and those that it was compiled to, if it was, each with the digest."""
-    blobs, compiled = [(source.digest, source.data)], source.compiled
-    if compiled is not None:
-        blobs.append((f"sha256:{hashlib.sha256(compiled).hexdigest()}", compiled))
-    return blobs
+    compiled = source.compiled()
+    code = [] if compiled is None or compiled.data is None else [(compiled.digest, compiled.data)]
+    return [(source.digest, source.data), *code]
 
 
 def read_of(snapshot: Snapshot, known: Collection[str]) -> Read:
     """What a transaction has read. ``known``: digests of blobs that the store has."""
     references = []
-    blobs: dict[str, bytes] = {}
+    blobs: dict[str, bytes | None] = {}
     for real, source in snapshot.sources.items():
-        compiled = source.compiled
-        code = "" if compiled is None else f"sha256:{hashlib.sha256(compiled).hexdigest()}"
+        compiled = source.compiled(known)
+        code = "" if compiled is None else compiled.digest
         references.append(SourceReference(*position_of(snapshot.roots, real), source.path, source.digest, code))
         blobs[source.digest] = source.data
         if compiled is not None:
-            blobs[code] = compiled
-    missing = {digest: data for digest, data in blobs.items() if digest not in known}
+            blobs[code] = compiled.data
+    missing = {digest: data for digest, data in blobs.items() if data is not None and digest not in known}
     return Read(tuple(references), missing, tuple(blobs))
 
 
@@ -91,21 +89,22 @@ def sources_of(
             found[real] = source
         else:
             wanted.append(real)
-    codes = payload.interpreter == INTERPRETER
-    blobs = store.blobs(
-        {placed[real].digest for real in wanted} | {reference.code for reference in placed.values() if codes}
-    )
+    codes = {
+        real: reference.code
+        for real, reference in placed.items()
+        if reference.code and payload.interpreter == INTERPRETER and not (real in found and found[real].is_compiled)
+    }
+    blobs = store.blobs({*(placed[real].digest for real in wanted), *codes.values()})
     for real in wanted:
         data = blobs.get(placed[real].digest)
         source = None if data is None else Source(shown[real], data)
         if source is None or source.digest != placed[real].digest:
             raise StoreUnavailable(f"the store does not hold the source of {shown[real]} as it was signed")
         found[real] = source
-    if codes:
-        for real, reference in placed.items():
-            compiled = blobs.get(reference.code)
-            if compiled is not None and reference.code == f"sha256:{hashlib.sha256(compiled).hexdigest()}":
-                found[real].use_compiled(compiled)
+    for real, code in codes.items():
+        compiled = blobs.get(code)
+        if compiled is not None and code == digest_of_bytes(compiled):
+            found[real].use_compiled(compiled, code)
     return found
 
 
