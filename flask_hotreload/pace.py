@@ -17,11 +17,13 @@ TURN = 0.0005
 #: A threshold that the garbage collector does not reach.
 NEVER = 2**31 - 1
 #: Rest for so many times the length of the turn before it.
-REST = 3.0
+REST = 4.0
 #: Others are at work when they have used more than this share of a processor since the last turn began.
 _BUSY = 0.05
 #: Seconds for which they count as at work after that: requests come at intervals, and each is to find rests.
 MOMENT = 0.05
+#: Others that use more than this share of a processor while this thread rests have requests waiting.
+SATURATED = 0.8
 #: Seconds; long enough that whoever waits gets the interpreter, greenlets too.
 _SHORT = 0.0001
 
@@ -29,7 +31,8 @@ _SHORT = 0.0001
 class Pace:
     """Called between short turns of work, by the one thread that does it.
 
-    After each turn it rests for as long as requests need, but ``at_most`` so many seconds in all. Without other
+    After each turn it rests in proportion, and on for as long as requests queue up: a queue that finds less of the
+    interpreter than it needs grows until the work is done. It rests ``at_most`` so many seconds in all. Without other
     threads at work in this process there is nothing to rest for, and it goes on at once.
     """
 
@@ -42,7 +45,7 @@ class Pace:
         self._ended, self._own, self._all = time.monotonic(), time.thread_time(), time.process_time()
 
     def give_way(self) -> None:
-        """End a turn, and rest if others need it."""
+        """End a turn, and rest if others need it, for as long as they queue up."""
         now, own, everyone = time.monotonic(), time.thread_time(), time.process_time()
         worked = own - self._own
         # Looked at from the end of the turn before: during a turn that holds the interpreter they come to nothing.
@@ -50,10 +53,20 @@ class Pace:
         if others > _BUSY * (now - self._ended):
             self._busy_until = now + MOMENT
         self._ended, self._own, self._all = now, own, everyone
-        rest = min(REST * worked, self._left) if now < self._busy_until else 0.0
-        self._left -= rest
-        self.rested += rest
-        time.sleep(max(rest, _SHORT))
+        if now < self._busy_until:
+            self._rest(max(REST * worked, _SHORT))
+        else:
+            time.sleep(_SHORT)
+
+    def _rest(self, seconds: float) -> None:
+        while (seconds := min(seconds, self._left)) > 0:
+            began, used = time.monotonic(), time.process_time()
+            time.sleep(seconds)
+            self._left -= seconds
+            self.rested += seconds
+            if time.process_time() - used < SATURATED * (time.monotonic() - began):
+                return
+        time.sleep(_SHORT)
 
 
 class ShortTurns:

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 Result = TypeVar("Result")
 
 #: How much of the time for preparing may be spent on letting requests have their turn.
-_RESTING = 0.25
+_RESTING = 0.5
 
 
 class Transaction:

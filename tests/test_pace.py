@@ -15,12 +15,12 @@ from flask_hotreload.pace import REST, TURN, Pace, ShortTurns
 
 @pytest.fixture
 def others_at_work() -> Iterator[None]:
-    """Another thread computes from before the test until after it."""
+    """Another thread is at work from before the test until after it, half of the time."""
     begun, ended = threading.Event(), threading.Event()
 
     def work() -> None:
-        while not ended.is_set():
-            sum(range(1000))
+        while not ended.wait(0.001):
+            use_processor(0.001)
             begun.set()
 
     worker = threading.Thread(target=work)
@@ -82,6 +82,19 @@ def test_who_was_at_work_a_moment_ago_is_given_way_to(
     use_processor(0.02)
     pace.give_way()  # nobody else has worked since
     assert (pace.rested > before) is rests
+
+
+@pytest.mark.usefixtures("others_at_work")
+@pytest.mark.parametrize(("saturated", "rests_on"), [(0.0, True), (float("inf"), False)])
+def test_while_others_use_more_than_that_share_the_rest_goes_on(
+    saturated: float, rests_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("flask_hotreload.pace.SATURATED", saturated)
+    pace = Pace(at_most=3 * REST * 0.02)
+    use_processor(0.02)
+    pace.give_way()
+    assert pace.rested >= REST * 0.02
+    assert (pace.rested == pytest.approx(3 * REST * 0.02)) is rests_on
 
 
 def test_nobody_rests_where_nobody_else_works() -> None:

@@ -14,6 +14,7 @@ from msgspec import structs
 
 from flask_hotreload.coordination.asking import Asking
 from flask_hotreload.coordination.base import base_hash
+from flask_hotreload.coordination.beginning import NOTHING_LEFT, Left
 from flask_hotreload.coordination.merged import Wanted, concluded, part_of
 from flask_hotreload.coordination.payload import Payload, Signs, keys_of, seal, unseal, with_kept_settings
 from flask_hotreload.coordination.protocol import (
@@ -37,7 +38,7 @@ from flask_hotreload.coordination.records import (
     View,
     Vote,
 )
-from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING
+from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING, Read
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.document import read_document
@@ -47,6 +48,7 @@ from flask_hotreload.progress import Progress, untold
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
+    from flask_hotreload.coordination.journal import Journal
     from flask_hotreload.coordination.reports import Reports
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Worker
@@ -382,9 +384,7 @@ class Conductor:
         following = journal.followed_by(
             generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
         )
-        shown = wanted.restores is None and not (wanted.dry_run and self._is_alone(asking))
-        read = self._worker.sources_read(journal.digests) if shown else NOTHING
-        left = self._worker.left(journal, read.digests)
+        read, left = self._sources(asking, journal)
         if read.blobs or left.blobs:
             self._store.put_blobs({**read.blobs, **left.blobs})
         asking.obsolete, asking.digests = following.obsolete, tuple(sorted({*read.digests, *left.digests}))
@@ -406,9 +406,14 @@ class Conductor:
         asking.sealed = seal(payload, self._signer)
         return asking.sealed
 
-    def _is_alone(self, asking: Asking) -> bool:
-        """Whether nobody else takes part: then only the journal's readers will ask for what this worker has read."""
-        return asking.record is not None and asking.record.participants == (self._member.id,)
+    def _sources(self, asking: Asking, journal: Journal) -> tuple[Read, Left]:
+        """For the others, and for the journal's readers. What one worker alone tries out is for nobody else."""
+        alone = asking.record is not None and asking.record.participants == (self._member.id,)
+        if alone and asking.document.dry_run:
+            return NOTHING, NOTHING_LEFT
+        rolls_back = asking.document.restores is not None
+        read = NOTHING if rolls_back else self._worker.sources_read(journal.digests)
+        return read, self._worker.left(journal, read.digests)
 
     def _close(self, asking: Asking, record: TransactionRecord) -> None:
         """Let everybody close its lock, drain and apply."""

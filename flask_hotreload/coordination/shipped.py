@@ -46,7 +46,7 @@ class Read(NamedTuple):
     digests: tuple[str, ...]
 
 
-#: A rollback runs what the store has already, and what one worker alone tries out is for nobody to run.
+#: A rollback runs what the store has already.
 NOTHING = Read((), {}, ())
 
 
