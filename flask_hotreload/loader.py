@@ -7,6 +7,7 @@ import linecache
 import os
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
+from operator import is_
 from types import ModuleType
 from typing import Any
 
@@ -18,7 +19,7 @@ from flask_hotreload.overlay import Displaced, present
 from flask_hotreload.sources import ResolvedRoots, Snapshot, Source
 from flask_hotreload.worlds import World
 
-Lines = Callable[[], dict[str, Any]]  #: file → an entry of ``linecache``
+Lines = Callable[[Mapping[str, ModuleType]], dict[str, Any]]  #: of modules by name: file → an entry of ``linecache``
 
 
 def give_way() -> None:
@@ -34,7 +35,7 @@ class Exchange:
     """
 
     def __init__(self, displaced: Displaced, fresh: Lines, roots: ResolvedRoots, keep: Collection[str]) -> None:
-        """``fresh()``: what ``linecache`` is to hold."""
+        """``fresh(modules)``: what ``linecache`` is to hold with the new modules, by name."""
         self.displaced = displaced
         self._fresh = fresh
         self._roots = roots
@@ -55,7 +56,7 @@ class Exchange:
 
     def quote(self) -> None:
         """From now on tracebacks quote the source that runs, whatever happens to the file."""
-        linecache.cache.update(self._fresh())
+        linecache.cache.update(self._fresh(present(self.displaced.by)))
 
 
 class ModuleLoader:
@@ -95,7 +96,7 @@ class ModuleLoader:
         self._modules: dict[tuple[str, str | None], ModuleType] = {}
         self._exclusive = 0
         self._instances: dict[tuple[int, str], object] = {}
-        self._made: dict[str, ModuleType | AbsentType] | None = None  # as soon as it has ended
+        self._made: Mapping[str, ModuleType | AbsentType] | None = None  # as soon as it has ended
         self._quotes = _Quotes()
         for script in scripts:
             self._target(script, None)
@@ -194,9 +195,8 @@ class ModuleLoader:
 
         ``before`` is called with what will be taken away, while it is still there. :meth:`Exchange.quote` may wait.
         """
-        made, quotes = self.world.own(), self._quotes
-        self._made = made
-        exchange = _commit(self.world, lambda: quotes.of(present(made)), self._snapshot.roots, self._keep, before)
+        exchange = _commit(self.world, self._quotes.of, self._snapshot.roots, self._keep, before)
+        self._made = exchange.displaced.by
         self._forget()
         return exchange
 
@@ -220,7 +220,7 @@ class ModuleLoader:
 
 
 class _Quotes:
-    """What ``linecache`` is to hold for the files of new modules."""
+    """What ``linecache`` is to hold for the files of new modules, and does not yet."""
 
     def __init__(self) -> None:
         self._seen: dict[str, ModuleType] = {}
@@ -228,15 +228,21 @@ class _Quotes:
 
     def of(self, modules: Mapping[str, ModuleType]) -> dict[str, Any]:
         """For all that were named so far; each is looked at once."""
+        if all(map(is_, modules.values(), map(self._seen.get, modules))):
+            return self._lines
         for name, module in modules.items():
             if self._seen.get(name) is not module:
                 self._seen[name] = module
                 loader = getattr(getattr(module, "__spec__", None), "loader", None)
                 if isinstance(loader, SnapshotLoader):
-                    source = loader.source()
-                    # Without a time stamp an entry counts as not being from the disk, and stays.
-                    self._lines[source.path] = len(source.data), None, source.lines, source.path
+                    self._add(loader.source())
         return self._lines
+
+    def _add(self, source: Source) -> None:
+        # Without a time stamp an entry counts as not being from the disk, and stays.
+        entry = len(source.data), None, source.lines, source.path
+        if linecache.cache.get(source.path) != entry:
+            self._lines[source.path] = entry
 
 
 class KeptModules:
@@ -256,7 +262,7 @@ class KeptModules:
 
     def commit(self, before: Callable[[Exchange], object] = lambda exchange: None) -> Exchange:
         """As :meth:`ModuleLoader.commit`."""
-        lines = functools.partial(_lines_of, self.staged, self._snapshot, self._quoted)
+        lines = functools.partial(_lines_of, self._snapshot, self._quoted)
         return _commit(self.world, lines, self._snapshot.roots, self._keep, before)
 
     def abort(self) -> None:
@@ -275,7 +281,7 @@ def _commit(
     return Exchange(displaced, fresh, roots, keep)
 
 
-def _lines_of(modules: Mapping[str, ModuleType], snapshot: Snapshot, quoted: Snapshot) -> dict[str, Any]:
+def _lines_of(snapshot: Snapshot, quoted: Snapshot, modules: Mapping[str, ModuleType]) -> dict[str, Any]:
     """What ``linecache`` is to hold where it holds the lines of ``quoted``: those that differ."""
     sources, before = snapshot.sources, quoted.sources
     changed = {real: source for real, source in sources.items() if not _is_same(source, before.get(real))}

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
+from itertools import repeat
 from types import FrameType, ModuleType
 from typing import Any, Protocol, cast
 
@@ -44,6 +45,8 @@ class Displaced:
 
     ``modules``
         Name → what ``sys.modules`` held, or ``ABSENT``.
+    ``by``
+        The same names → what ``sys.modules`` holds since then, or ``ABSENT``.
     ``attributes``
         Full name of a submodule → the live package and what it held under the last part of the name, or ``ABSENT``.
     ``whole``
@@ -51,6 +54,7 @@ class Displaced:
     """
 
     modules: dict[str, ModuleType | AbsentType]
+    by: Mapping[str, ModuleType | AbsentType]
     attributes: dict[str, tuple[ModuleType, object]]
     whole: bool
 
@@ -59,12 +63,10 @@ def _assign(
     modules: Mapping[str, ModuleType | AbsentType], attributes: Mapping[str, tuple[ModuleType, object]]
 ) -> None:
     """Make these the live modules, and these the attributes of live packages; ``ABSENT`` removes."""
-    live = interpreter.live
-    for name, module in modules.items():
-        if module is ABSENT:
-            live.pop(name, None)
-        else:
-            live[name] = module
+    there = present(modules)
+    interpreter.live.update(there)
+    for name in modules.keys() - there.keys() if len(there) < len(modules) else ():
+        interpreter.live.pop(name, None)
     for name, (package, value) in attributes.items():
         put(package, name, value)
 
@@ -103,7 +105,7 @@ class Overlay(MutableMapping[str, ModuleType]):
         # Full name of a submodule → what a package that is shared with other worlds shows here under its last part.
         self._attributes: dict[str, object] = {}
         self._owned: dict[str, bool] = {}
-        self._surveyed: Set[str] = frozenset()
+        self._surveyed: list[str] = []
         self._leaving: Set[str] = frozenset()
 
     @property
@@ -251,7 +253,7 @@ class Overlay(MutableMapping[str, ModuleType]):
             asked = {name for name, module in live.items() if id(module) not in foreign}
             asked |= live.keys() & self._finder.targets.keys()
             self._leaving = {name for name in asked - self._own.keys() if self.owns(name)}
-            self._surveyed = frozenset(live)
+            self._surveyed = list(live)
 
     def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:
         """Make these modules the live ones, and let go of them here. Cannot fail.
@@ -262,9 +264,11 @@ class Overlay(MutableMapping[str, ModuleType]):
         live = interpreter.live
         own = self.own()
         if not self.fallback:
-            late = {name for name in live.keys() - self._surveyed if self.owns(name)}
-            own.update(dict.fromkeys((self._leaving | late) - own.keys(), ABSENT))
-        displaced = Displaced({name: live.get(name, ABSENT) for name in own}, {}, whole=not self.fallback)
+            late = () if list(live) == self._surveyed else live.keys() - self._surveyed
+            leaving = self._leaving | {name for name in late if self.owns(name)}
+            own.update(dict.fromkeys(leaving - own.keys(), ABSENT))
+        before_that = dict(zip(own, map(live.get, own, repeat(ABSENT)), strict=True))
+        displaced = Displaced(before_that, own, {}, whole=not self.fallback)
         attributes: dict[str, tuple[ModuleType, object]] = {}
         for name, value in self._attributes.items():
             parent, _, child = name.rpartition(".")

@@ -85,7 +85,7 @@ def merged(
     """``base`` with what each participant tells, the longest times of all, and the sum of their requests."""
     latest = [(member, _latest(parts, member.id)) for member in members]
     reports = [part.report for _, part in latest if part is not None and part.report is not None]
-    told = next((report for report in reports if report.changes or report.modules), None)
+    told = next((report for part in parts.values() if (report := part.report) and _tells_what(report)), None)
     return replace(
         base,
         label=base.label if base.label is not None else next((report.label for report in reports), None),
@@ -106,6 +106,11 @@ def merged(
             for member, part in latest
         ),
     )
+
+
+def _tells_what(report: ReloadReport) -> bool:
+    """Told once by each participant, when it has prepared."""
+    return bool(report.changes or report.modules)
 
 
 def _latest(parts: Mapping[Key, Part], member: str) -> Part | None:

@@ -165,10 +165,14 @@ class Worker:
             self._transaction.abort()
 
     def served(self) -> Part:
-        """What to tell of a release: all that this worker does afterwards is to clear up."""
+        """What to tell of a release: all that this worker does afterwards is to clear up.
+
+        What has changed was told when it was prepared: many modules' names would be written while others may wait.
+        """
         assert self._transaction is not None
         self._transaction.stop_clock()
-        return self._part()
+        report = self._reloader.report_of(self._transaction)
+        return Part(report=msgspec.structs.replace(report, changes=(), modules=()))
 
     def settle(self) -> None:
         """What anybody may look at who knows that it is served: see :meth:`Reloader.settle`."""
