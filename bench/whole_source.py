@@ -21,8 +21,7 @@ WHOLE = APP.replace("import calls, state", "import calls, state, whole")
 def measure() -> list[Figure]:
     pauses, answers = _reloads(4, MODULES, amount(60, quick_run=3))
     _, alone = _reloads(1, MODULES, amount(40, quick_run=3))
-    small, _ = _reloads(4, 10, amount(100, quick_run=3))
-    large, _ = _reloads(4, 1000, amount(30, quick_run=2))
+    small, large = _in_turns(10, 1000, rounds=amount(8, quick_run=1))
     plain = _plain_import()
     return [
         Figure(
@@ -54,6 +53,21 @@ def _reloads(workers: int, modules: int, number: int) -> tuple[list[float], list
             answers.append(took)
             pauses.append(report["timings"]["pause_ms"])
     return pauses, answers
+
+
+def _in_turns(few: int, many: int, rounds: int) -> tuple[list[float], list[float]]:
+    """The pauses of two projects of so many modules, 4 workers each; five reloads of the one, then of the other."""
+    pauses: tuple[list[float], list[float]] = ([], [])
+    with (
+        running(4, app=WHOLE, files=package("whole", few)) as small,
+        running(4, app=WHOLE, files=package("whole", many)) as large,
+    ):
+        for service in (small, large):
+            _whole(service)
+        for _ in range(rounds):
+            for service, of_it in zip((small, large), pauses, strict=True):
+                of_it += [_whole(service)[0]["timings"]["pause_ms"] for _ in range(amount(5, quick_run=1))]
+    return pauses
 
 
 def _whole(service: Workers) -> tuple[dict[str, dict[str, float]], float]:

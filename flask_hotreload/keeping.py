@@ -2,23 +2,22 @@
 
 A module and what it defines refer to each other, so the modules of a generation that nobody needs any more go when
 the garbage is collected. In a service that has little to do besides, that may take long, and each reload of a large
-project leaves megabytes. So when several applications are only waiting for it, it is collected.
+project leaves megabytes. So when several applications are only waiting for it, it is collected, in a while.
 """
 
 from __future__ import annotations
 
-import _thread
-import gc
 import weakref
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from flask_hotreload.caches import forget_lines, forget_types
+from flask_hotreload.collecting import collect_later
 from flask_hotreload.errors import ReloadInvalid
 from flask_hotreload.generation import Generation, Kept, worth_keeping
 from flask_hotreload.host import Given
 
-#: How many applications may wait for the garbage collector before it is called.
+#: How many applications may wait for the garbage collector before it is called, and how many before they are let go.
 WAITING = 3
 
 
@@ -46,10 +45,13 @@ class Keeping:
         self._gone = [*(self._gone or ()), *gone]
         self._parents = {number: parent for number, parent in self._parents.items() if number in {*kept, new.number}}
 
-    def collect(self, current: Generation) -> None:
-        """Let go of what goes, while nobody is held. If too much of it waits for that, call the garbage collector,
-        on a thread of its own.
+    def collect(self, current: Generation, *, at_leisure: bool = True) -> None:
+        """Let go of what goes, while nobody is held. If too much of it waits for that, have the garbage collected.
+
+        ``at_leisure``: else only once there is much of it.
         """
+        if not at_leisure and len(self._gone or ()) <= WAITING:
+            return
         if self._gone is not None:
             self._let_go(self._gone, current)
             self._gone = None
@@ -57,7 +59,7 @@ class Keeping:
         waiting = [mount for each in self._waiting if (mount := each()) is not None and id(mount) not in needed]
         self._waiting = [weakref.ref(mount) for mount in waiting]
         if len(waiting) > WAITING:
-            _thread.start_new_thread(gc.collect, ())
+            collect_later()
 
     def _let_go(self, gone: Iterable[Kept], current: Generation) -> None:
         staying = [current.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]

@@ -6,7 +6,7 @@ import functools
 import linecache
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Container, Iterable, Mapping
 from operator import is_
 from types import ModuleType
 from typing import Any
@@ -239,8 +239,7 @@ class _Quotes:
         return self._lines
 
     def _add(self, source: Source) -> None:
-        # Without a time stamp an entry counts as not being from the disk, and stays.
-        entry = len(source.data), None, source.lines, source.path
+        entry = _entry(source)
         if linecache.cache.get(source.path) != entry:
             self._lines[source.path] = entry
 
@@ -284,20 +283,32 @@ def _commit(
 def _lines_of(snapshot: Snapshot, quoted: Snapshot, modules: Mapping[str, ModuleType]) -> dict[str, Any]:
     """What ``linecache`` is to hold where it holds the lines of ``quoted``: those that differ."""
     sources, before = snapshot.sources, quoted.sources
-    changed = {real: source for real, source in sources.items() if not _is_same(source, before.get(real))}
-    shown = {source.path: source for source in changed.values()}
-    known = {source.path for source in sources.values()}
-    lines: dict[str, Any] = {}
-    for module in modules.values():
-        file = getattr(module, "__file__", None)
-        source = shown.get(file or "")
-        if source is None and isinstance(file, str) and file not in known:  # it is shown by a link
-            real = snapshot.roots.real_path(file)
-            source = snapshot.read(real, shown=file) if real in changed else None
-        if source is not None:
-            lines[source.path] = len(source.data), None, source.lines, source.path
-    return lines
+    changed = {
+        real: source
+        for real, source in sources.items()
+        if source is not (other := before.get(real)) and not _is_same(source, other)
+    }
+    undecided = {real for real in changed if not snapshot.is_shown(real)}
+    if undecided:
+        _let_modules_show(snapshot, undecided, modules.values())
+        changed |= {real: snapshot.read(real) for real in undecided if snapshot.is_shown(real)}
+    return {source.path: _entry(source) for source in changed.values()}
+
+
+def _let_modules_show(snapshot: Snapshot, undecided: Container[str], modules: Iterable[ModuleType]) -> None:
+    """Let those modules whose files, maybe behind links, these real paths are say how their sources are shown."""
+    known = {source.path for real, source in snapshot.sources.items() if real not in undecided}
+    files = {file for module in modules if isinstance(file := getattr(module, "__file__", None), str)}
+    for file in files - known:
+        real = snapshot.roots.real_path(file)
+        if real in undecided:
+            snapshot.read(real, shown=file)
 
 
 def _is_same(source: Source, other: Source | None) -> bool:
-    return source is other or (other is not None and source.path == other.path and source.digest == other.digest)
+    return other is not None and source.path == other.path and source.digest == other.digest
+
+
+def _entry(source: Source) -> tuple[int, None, list[str], str]:
+    """Without a time stamp it counts as not being from the disk, and stays."""
+    return len(source.data), None, source.lines, source.path

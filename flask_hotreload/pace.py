@@ -93,6 +93,11 @@ class ShortTurns:
                 ShortTurns._thresholds = young, middle, _ = gc.get_threshold()
                 gc.set_threshold(young, middle, NEVER)
 
+    @classmethod
+    def under_way(cls) -> bool:
+        """Whether somebody in this process has begun short turns and not ended them."""
+        return cls._wanted > 0
+
     def end(self) -> None:
         """With the last one all is as it was, but for what somebody else has set in the meantime. Once only."""
         with ShortTurns._lock:

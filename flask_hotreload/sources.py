@@ -375,6 +375,10 @@ class Snapshot:
         """Whether :meth:`read` of a real path finds a file. It may still not compile."""
         return real in self._sources or real in self._refused or (not self.sealed and os.path.isfile(real))
 
+    def is_shown(self, real: str) -> bool:
+        """Whether it was said how a source that is read is to be shown."""
+        return real in self._sources and real not in self._undecided
+
     def has_folder(self, real: str) -> bool:
         """Whether there is a folder in which :meth:`read` may find something."""
         if not self.sealed and os.path.isdir(real):

@@ -99,6 +99,8 @@ def test_a_rollback_is_0_and_tells_what_it_restores(running, line):
 
 
 def test_status_and_history_tell_what_runs_and_what_was_done(running, line):
+    write(running.folder, 5)
+    assert line.run(*RELOAD).code == 0
     write(running.folder, 6)
     assert line.run(*RELOAD, "--id", "told", "--label", "six").code == 0
     write(running.folder, 7)

@@ -2,12 +2,14 @@
 
 import gc
 import os
+import threading
 import weakref
 
 import pytest
 from numbered import BODY, PARTS, page, release, served, write
 
-from flask_hotreload import ReloadInvalid, signals
+from flask_hotreload import ReloadInvalid, collecting, signals
+from flask_hotreload.keeping import WAITING
 
 
 @pytest.fixture
@@ -251,6 +253,23 @@ def test_of_old_generations_only_the_kept_ones_are_in_memory(site, count):
     gc.collect()
     alive = [[each() is not None for each in references] for references in seen]
     assert alive == [[False] * 3] * (7 - count) + [[True] * 3] * (count + 1)
+
+
+def test_old_generations_go_by_themselves_where_nothing_else_has_the_garbage_collected(site, monkeypatch):
+    monkeypatch.setattr(collecting, "EARLIEST", 0.0)
+    monkeypatch.setattr(collecting, "LATEST", 0.01)
+    keeping(site, 0)
+    release(site, 1)
+    gone = threading.Event()
+    weakref.finalize(site.load("parts").Part, gone.set)
+    gc.disable()
+    try:
+        release(site, *range(2, 2 + WAITING))
+        assert not gone.is_set()
+        release(site, 100)
+        assert gone.wait(30)
+    finally:
+        gc.enable()
 
 
 def test_rollbacks_and_reloads_in_turn_hold_a_bounded_number_of_generations(site):

@@ -22,7 +22,7 @@ LAYERS = [
     "audit routes serial effects host caches draft07 docstring hint_schemas openrpc bearer circles",
     "pace propagate modules_view interpreter overlay worlds finder failure loader late_imports drift portable",
     "boot gunicorn imported base_finder disk_changes stamp dead_worker stream error_count probation_watch",
-    "staging checks keeping retirement attempts",
+    "staging checks collecting keeping retirement attempts",
     "preparation",
     "transaction",
     "parking reporting",

@@ -300,7 +300,7 @@ class Agent:
             self._pause(left)
         else:
             self._conductor.tell_end()
-            self._part.clear_up()
+            self._part.clear_up(at_leisure=True)
         return True
 
     def _wait(self) -> None:

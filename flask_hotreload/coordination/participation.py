@@ -81,24 +81,27 @@ class Participation:
             self._abort(action)
         return False
 
-    def clear_up(self) -> None:
-        """Behind what is served, if that has not been done. Before anything else that changes what is served."""
+    def clear_up(self, *, at_leisure: bool = False) -> None:
+        """Behind what is served, if that has not been done. Before anything else that changes what is served.
+
+        ``at_leisure``: nothing else is under way. Else what can be left to the one that is, is left.
+        """
         record, self.released = self.released, None
         if record is None:
             return
         try:
-            self._end()
+            self._end(at_leisure=at_leisure)
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
-            if self._coordinates(record):
-                self._store.tidy()
+            if at_leisure and self._coordinates(record):
+                self._store.tidy()  # else the next transaction does, when it begins
         finally:
             self._send_signals()
 
-    def _end(self) -> None:
+    def _end(self, *, at_leisure: bool = True) -> None:
         if not self._ended:
             self._ended, self._whole = True, self._worker.whole
-            self._worker.end()
+            self._worker.end(at_leisure=at_leisure)
 
     # Before the decision -------------------------------------------------------------------------------------------
 

@@ -11,10 +11,11 @@ import msgspec
 
 from flask_hotreload.coordination.beginning import NOTHING_LEFT, Left, left_before, left_by, snapshot_of
 from flask_hotreload.coordination.copied import JournalCopy
-from flask_hotreload.coordination.journal import Entry, Journal
-from flask_hotreload.coordination.payload import LedRoot, Payload, Signs, hash_of, unseal
+from flask_hotreload.coordination.journal import Journal
+from flask_hotreload.coordination.payload import LedRoot, Payload, Signs, unseal
 from flask_hotreload.coordination.positions import led_here, script_here, told_roots
 from flask_hotreload.coordination.shipped import Read, blobs_of, read_of, sources_of
+from flask_hotreload.coordination.verified import Verified
 from flask_hotreload.document import read_document
 from flask_hotreload.errors import ReloadError, StoreUnavailable, WorkerFailed
 from flask_hotreload.host import Asked, Given
@@ -71,7 +72,7 @@ class Worker:
         self._turns: ShortTurns | None = None  # as long as there is something to be done for a transaction
         self._error: ReloadError | None = None
         self._served: str | None = None  # the transaction that made what runs here, if it is known
-        self._verified: list[Entry] = []  # of the journal, when it was read last
+        self._verified = Verified(self._unseal)
         #: Whom to tell of this worker's steps in a transaction: whoever has asked for it here.
         self.progress_of: Callable[[str], Progress] = lambda transaction: untold
         reloader.parking.confirmed = self._is_staged
@@ -114,7 +115,7 @@ class Worker:
         """
         self._turns = ShortTurns()
         try:
-            payload = self._unseal(record.payload, record.generation, record.id)
+            payload = self._verified.payload(record.payload, record.generation, record.id)
             document = self._document_of(payload)
             document = replace(document, restores=payload.restores, commits=payload.commits)
             self._reloader.admit(document)
@@ -179,8 +180,11 @@ class Worker:
         assert self._transaction is not None
         self._reloader.settle(self._transaction)
 
-    def end(self, *, keep: bool = False) -> Part:
-        """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it."""
+    def end(self, *, keep: bool = False, at_leisure: bool = True) -> Part:
+        """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it.
+
+        ``at_leisure``: see :meth:`Reloader.end`.
+        """
         transaction, error = self._transaction, self._error
         self._transaction = self._error = None
         try:
@@ -188,7 +192,7 @@ class Worker:
                 return Part()
             if keep and error is None:
                 return Part(report=self._reloader.park(transaction))
-            return Part(report=self._reloader.end(transaction, error))
+            return Part(report=self._reloader.end(transaction, error, at_leisure=at_leisure))
         finally:
             if self._turns is not None:
                 self._turns.end()
@@ -343,7 +347,7 @@ class Worker:
 
     def _journal_of(self, records: Sequence[JournalRecord]) -> Journal:
         """The records, provided that they are exactly those that the newest one says remain."""
-        entries = self._verified = [self._entry(record) for record in records]
+        entries = self._verified.journal(records)
         if entries:
             told = [(live.generation, live.hash) for live in entries[-1].payload.live]
             if told != [(entry.payload.generation, entry.hash) for entry in entries[:-1]]:
@@ -351,15 +355,6 @@ class Worker:
                     "the journal does not hold the records that its newest one names; nothing of it is executed"
                 )
         return Journal(entries, self.generation)
-
-    def _entry(self, record: JournalRecord) -> Entry:
-        """Verified now, or before: the same bytes at the same place need not be read twice."""
-        identity = hash_of(record.payload)
-        for entry in self._verified:
-            place = (entry.payload.generation, entry.payload.transaction)
-            if entry.hash == identity and place == (record.generation, record.transaction):
-                return entry
-        return Entry(self._unseal(record.payload, record.generation, record.transaction), identity)
 
     def _unseal(self, signed: bytes, generation: int, transaction: str) -> Payload:
         return unseal(

@@ -1,0 +1,49 @@
+"""Full garbage collections that a reload has made worth their while, put off to where they disturb least.
+
+One stops every thread of its process for as long as it takes to look at all there is: a tenth of a second in a large
+service. All workers have the same reason for one at the same instant, when they begin to serve new code.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import random
+import threading
+import time
+
+from flask_hotreload.pace import ShortTurns
+from flask_hotreload.side_effects import THREAD_PREFIX
+
+#: Seconds between which each worker draws when it tries to: so they do it one after the other, mostly.
+EARLIEST, LATEST = 0.5, 5.0
+#: Seconds after which it is done even though a reload is under way: reloads may follow each other without an end.
+AT_ANY_RATE = 15.0
+
+_log = logging.getLogger("flask_hotreload")
+_collecting: threading.Thread | None = None
+
+
+def collect_later() -> None:
+    """Call the garbage collector in a while, on a thread of its own, once no reload is under way.
+
+    To be called by one thread at a time. Who calls again before that has happened gets the same collection.
+    """
+    global _collecting  # noqa: PLW0603  # there is one garbage collector
+    if _collecting is not None and _collecting.is_alive():  # after a fork it is not, in the child
+        return
+    _collecting = threading.Thread(target=_collect, name=f"{THREAD_PREFIX}collect", daemon=True)
+    try:
+        _collecting.start()
+    except RuntimeError as error:  # too many threads
+        _collecting = None
+        _log.warning("old generations are collected after a later reload: %s", error)
+
+
+def _collect() -> None:
+    at_any_rate = time.monotonic() + AT_ANY_RATE
+    while True:
+        time.sleep(random.uniform(EARLIEST, LATEST))
+        if not ShortTurns.under_way() or time.monotonic() >= at_any_rate:
+            break
+    gc.collect()
