@@ -17,8 +17,8 @@ from flask_hotreload.errors import ReloadInvalid
 from flask_hotreload.generation import Generation, Kept, worth_keeping
 from flask_hotreload.host import Given
 
-#: How many applications may wait for the garbage collector before it is called, and how many before they are let go.
-WAITING = 3
+#: How many applications may wait for the garbage collector before it is called, and before it is called at once.
+WAITING, TOO_MANY = 3, 6
 
 
 class Keeping:
@@ -59,7 +59,7 @@ class Keeping:
         waiting = [mount for each in self._waiting if (mount := each()) is not None and id(mount) not in needed]
         self._waiting = [weakref.ref(mount) for mount in waiting]
         if len(waiting) > WAITING:
-            collect_later()
+            collect_later(urgent=len(waiting) > TOO_MANY)
 
     def _let_go(self, gone: Iterable[Kept], current: Generation) -> None:
         staying = [current.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]

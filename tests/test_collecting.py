@@ -106,13 +106,16 @@ def test_into_a_reload_it_does_not_come_but_draws_again(draws, collected):
     assert collected.count("hotreload-collect") == 1
 
 
-def test_reloads_without_an_end_do_not_put_it_off_for_ever(draws, collected, monkeypatch):
-    monkeypatch.setattr(collecting, "AT_ANY_RATE", 0.0)
+def test_an_urgent_one_comes_at_once_even_into_a_reload(collected, monkeypatch):
+    monkeypatch.setattr(collecting, "_collecting", None)
+    monkeypatch.setattr(collecting, "EARLIEST", 2 * PATIENCE)
+    monkeypatch.setattr(collecting, "LATEST", 2 * PATIENCE)
     turns = ShortTurns()
     try:
         collect_later()
         thread = collecting_thread()
-        draws.come()
+        assert "hotreload-collect" not in collected
+        collect_later(urgent=True)
         await_end(thread)
         assert collected.count("hotreload-collect") == 1
     finally:

@@ -9,7 +9,7 @@ import pytest
 from numbered import BODY, PARTS, page, release, served, write
 
 from flask_hotreload import ReloadInvalid, collecting, signals
-from flask_hotreload.keeping import WAITING
+from flask_hotreload.keeping import TOO_MANY, WAITING
 
 
 @pytest.fixture
@@ -268,6 +268,23 @@ def test_old_generations_go_by_themselves_where_nothing_else_has_the_garbage_col
         assert not gone.is_set()
         release(site, 100)
         assert gone.wait(30)
+    finally:
+        gc.enable()
+
+
+def test_reloads_that_follow_each_other_fast_leave_a_bounded_number_of_generations(site, monkeypatch):
+    monkeypatch.setattr(collecting, "EARLIEST", 3600.0)
+    monkeypatch.setattr(collecting, "LATEST", 3600.0)
+    keeping(site, 0)
+    gone = [threading.Event() for _ in range(TOO_MANY + 1)]
+    gc.disable()
+    try:
+        for number, event in enumerate(gone, 1):
+            release(site, number)
+            weakref.finalize(site.load("parts").Part, event.set)
+        assert not any(event.is_set() for event in gone)
+        release(site, 100, 101)
+        assert all(event.wait(30) for event in gone[:-1])
     finally:
         gc.enable()
 
