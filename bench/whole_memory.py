@@ -34,7 +34,7 @@ rpc = HotRPC(app, keep_generations={kept})
 def measure() -> list[Figure]:
     early, late = amount(50, quick_run=5), amount(500, quick_run=15)
     before, after = _apart(KEPT, early, late)
-    _, without = _apart(0, early, late)
+    (_, kept), (_, without) = (_apart(number, early, early, collecting=True) for number in (KEPT, 0))
     grown = (after - before) / before
     return [
         Figure(
@@ -45,22 +45,25 @@ def measure() -> list[Figure]:
         ),
         Figure(
             f"memory of one kept generation of {MODULES} modules",
-            f"{(after - without) / KEPT / MEBIBYTE:.2f} MiB",
+            f"{(kept - without) / KEPT / MEBIBYTE:.2f} MiB",
             "",
             None,
         ),
     ]
 
 
-def _apart(kept: int, early: int, late: int) -> tuple[int, int]:
+def _apart(kept: int, early: int, late: int, *, collecting: bool = False) -> tuple[int, int]:
     """:func:`_resident_after`, in a fresh process: memory that was freed does not go back to the system."""
-    command = [sys.executable, "-m", "bench.whole_memory", str(kept), str(early), str(late)]
+    command = [sys.executable, "-m", "bench.whole_memory", *map(str, (kept, early, late, int(collecting)))]
     before, after = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return int(before), int(after)
 
 
-def _resident_after(kept: int, early: int, late: int) -> tuple[int, int]:
-    """Bytes in memory after that many reloads, with so many generations kept."""
+def _resident_after(kept: int, early: int, late: int, collecting: int) -> tuple[int, int]:
+    """Bytes in memory after that many reloads, with so many generations kept.
+
+    ``collecting``: garbage goes at once; else it leaves memory behind that what is kept may lie in.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name).resolve()
         for path, text in package("whole", MODULES).items():
@@ -73,6 +76,8 @@ def _resident_after(kept: int, early: int, late: int) -> tuple[int, int]:
         for edition in range(1, late + 1):
             _write(folder, edition, kept)
             rpc.reload()
+            if collecting:
+                gc.collect()
             if edition == early:
                 before = _resident()
         return before, _resident()
