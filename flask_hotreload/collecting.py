@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import gc
 import logging
+import os
 import random
 import threading
 
+from flask_hotreload.mutex import Mutex
 from flask_hotreload.pace import ShortTurns
 from flask_hotreload.side_effects import THREAD_PREFIX
 
@@ -18,32 +20,47 @@ from flask_hotreload.side_effects import THREAD_PREFIX
 EARLIEST, LATEST = 0.5, 5.0
 
 _log = logging.getLogger("flask_hotreload")
-_collecting: threading.Thread | None = None
-_urgent = threading.Event()
 
 
 def collect_later(*, urgent: bool = False) -> None:
     """Call the garbage collector in a while, on a thread of its own, once no reload is under way.
 
-    To be called by one thread at a time. Who calls again before that has happened gets the same collection.
+    Who calls again before that has begun gets the same collection.
 
     ``urgent``: now, whatever is under way.
     """
-    global _collecting  # noqa: PLW0603  # there is one garbage collector
+    with _Collection.mutex.lock:
+        collection = _Collection.next
+        if collection is None or not collection.is_alive():
+            collection = _Collection()
+            try:
+                collection.start()
+            except RuntimeError as error:  # too many threads
+                _log.warning("old generations are collected after a later reload: %s", error)
+                return
+            _Collection.next = collection
     if urgent:
-        _urgent.set()
-    if _collecting is not None and _collecting.is_alive():  # after a fork it is not, in the child
-        return
-    _collecting = threading.Thread(target=_collect, name=f"{THREAD_PREFIX}collect", daemon=True)
-    try:
-        _collecting.start()
-    except RuntimeError as error:  # too many threads
-        _collecting = None
-        _log.warning("old generations are collected after a later reload: %s", error)
+        collection.urgent.set()
 
 
-def _collect() -> None:
-    while not _urgent.wait(random.uniform(EARLIEST, LATEST)) and ShortTurns.under_way():
-        pass  # it is tried again
-    _urgent.clear()
-    gc.collect()
+class _Collection(threading.Thread):
+    next: _Collection | None = None  # the one that has not begun
+    mutex = Mutex()  # protects it
+
+    def __init__(self) -> None:
+        super().__init__(name=f"{THREAD_PREFIX}collect", daemon=True)
+        self.urgent = threading.Event()
+
+    def run(self) -> None:
+        while not self.urgent.wait(random.uniform(EARLIEST, LATEST)) and ShortTurns.under_way():
+            pass  # it is tried again
+        with _Collection.mutex.lock:
+            _Collection.next = None  # it may look past what becomes garbage from now on
+        gc.collect()
+
+
+def _reset_in_child() -> None:
+    _Collection.next, _Collection.mutex = None, Mutex()
+
+
+os.register_at_fork(after_in_child=_reset_in_child)

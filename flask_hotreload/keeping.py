@@ -45,18 +45,14 @@ class Keeping:
         self._gone = [*(self._gone or ()), *gone]
         self._parents = {number: parent for number, parent in self._parents.items() if number in {*kept, new.number}}
 
-    def collect(self, current: Generation, *, at_leisure: bool = True) -> None:
-        """Let go of what goes, while nobody is held. If too much of it waits for that, have the garbage collected.
-
-        ``at_leisure``: else only once there is much of it.
-        """
-        if not at_leisure and len(self._gone or ()) <= WAITING:
-            return
+    def collect(self, current: Generation) -> None:
+        """Let go of what goes, while nobody is held. If too much of it waits for that, have the garbage collected."""
         if self._gone is not None:
             self._let_go(self._gone, current)
             self._gone = None
-        needed = {id(each.mount) for each in self._kept.values()}
-        waiting = [mount for each in self._waiting if (mount := each()) is not None and id(mount) not in needed]
+        needed = {id(current.mount), *(id(each.mount) for each in self._kept.values())}
+        left = {id(mount): mount for each in self._waiting if (mount := each()) is not None}
+        waiting = [mount for identity, mount in left.items() if identity not in needed]
         self._waiting = [weakref.ref(mount) for mount in waiting]
         if len(waiting) > WAITING:
             collect_later(urgent=len(waiting) > TOO_MANY)

@@ -240,7 +240,7 @@ class _Quotes:
 
     def _add(self, source: Source) -> None:
         entry = _entry(source)
-        if linecache.cache.get(source.path) != entry:
+        if entry is not None and linecache.cache.get(source.path) != entry:
             self._lines[source.path] = entry
 
 
@@ -291,8 +291,9 @@ def _lines_of(snapshot: Snapshot, quoted: Snapshot, modules: Mapping[str, Module
     undecided = {real for real in changed if not snapshot.is_shown(real)}
     if undecided:
         _let_modules_show(snapshot, undecided, modules.values())
-        changed |= {real: snapshot.read(real) for real in undecided if snapshot.is_shown(real)}
-    return {source.path: _entry(source) for source in changed.values()}
+    # What nobody has shown, nobody has imported.
+    shown = [snapshot.read(real) for real in changed if snapshot.is_shown(real)]
+    return {source.path: entry for source in shown if (entry := _entry(source)) is not None}
 
 
 def _let_modules_show(snapshot: Snapshot, undecided: Container[str], modules: Iterable[ModuleType]) -> None:
@@ -309,6 +310,11 @@ def _is_same(source: Source, other: Source | None) -> bool:
     return other is not None and source.path == other.path and source.digest == other.digest
 
 
-def _entry(source: Source) -> tuple[int, None, list[str], str]:
-    """Without a time stamp it counts as not being from the disk, and stays."""
-    return len(source.data), None, source.lines, source.path
+def _entry(source: Source) -> tuple[int, None, list[str], str] | None:
+    """Without a time stamp it counts as not being from the disk, and stays. ``None``: it is no text, so nothing runs
+    that was made from it.
+    """
+    try:
+        return len(source.data), None, source.lines, source.path
+    except LoadError:
+        return None

@@ -389,13 +389,8 @@ class Reloader:
         """Tell the application what it serves since others have committed it: see :meth:`Application.caught_up`."""
         self._application.caught_up(probation, identity, began)
 
-    def end(
-        self, transaction: Transaction, error: ReloadError | None = None, *, at_leisure: bool = True
-    ) -> ReloadReport:
-        """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals.
-
-        ``at_leisure``: else the next one waits for this.
-        """
+    def end(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
+        """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals."""
         if not transaction.committed:
             transaction.abort()
         transaction.close()
@@ -406,7 +401,7 @@ class Reloader:
         if transaction.committed:
             self.settle(transaction)
         self._retirement.run()
-        self._keeping.collect(self.current, at_leisure=at_leisure)
+        self._keeping.collect(self.current)
         report = self.report_of(transaction, error)
         _log.debug("in this worker: %s", report.summary())
         if transaction.committed:

@@ -38,7 +38,7 @@ class Draws:
 def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
     draws = Draws()
     monkeypatch.setattr(collecting, "random", draws)
-    monkeypatch.setattr(collecting, "_collecting", None)
+    monkeypatch.setattr(collecting._Collection, "next", None)
     return draws
 
 
@@ -107,7 +107,7 @@ def test_into_a_reload_it_does_not_come_but_draws_again(draws, collected):
 
 
 def test_an_urgent_one_comes_at_once_even_into_a_reload(collected, monkeypatch):
-    monkeypatch.setattr(collecting, "_collecting", None)
+    monkeypatch.setattr(collecting._Collection, "next", None)
     monkeypatch.setattr(collecting, "EARLIEST", 2 * PATIENCE)
     monkeypatch.setattr(collecting, "LATEST", 2 * PATIENCE)
     turns = ShortTurns()

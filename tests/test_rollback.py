@@ -9,6 +9,7 @@ import pytest
 from numbered import BODY, PARTS, page, release, served, write
 
 from flask_hotreload import ReloadInvalid, collecting, signals
+from flask_hotreload import keeping as keeping_of_generations
 from flask_hotreload.keeping import TOO_MANY, WAITING
 
 
@@ -35,6 +36,18 @@ def test_a_rollback_executes_nothing_and_serves_the_same_modules_with_their_stat
     assert served(service) == 1
     assert (report.status, report.modules, report.warnings) == ("committed", (), ())
     assert (report.generation, report.previous, report.restores) == (3, 2, 1)
+
+
+def test_a_file_that_is_no_text_and_that_nobody_imports_is_in_nobodys_way(service):
+    file = os.path.join(os.path.dirname(service.load("parts").__file__), "no_text.py")
+    release(service, 1)
+    for number, data in enumerate((b"# caf\xe9", b"# th\xe9"), 2):
+        with open(file, "wb") as written:
+            written.write(data)
+        release(service, number)
+    assert service.rpc.rollback().status == "committed"
+    assert service.rpc.rollback().status == "committed"
+    assert served(service) == 1
 
 
 def test_urls_that_the_restored_generation_does_not_have_are_gone(service):
@@ -270,6 +283,16 @@ def test_old_generations_go_by_themselves_where_nothing_else_has_the_garbage_col
         assert gone.wait(30)
     finally:
         gc.enable()
+
+
+def test_reloads_of_dispatchers_only_have_no_garbage_collected(site, monkeypatch):
+    asked = []
+    monkeypatch.setattr(keeping_of_generations, "collect_later", lambda *, urgent: asked.append(urgent))
+    keeping(site, 0)
+    release(site, 1)
+    for _ in range(2 * TOO_MANY):
+        site.rpc.reload([{"dispatcher": "which", "scriptPath": f"{site.name}.py", "path": "/api"}])
+    assert asked == []
 
 
 def test_reloads_that_follow_each_other_fast_leave_a_bounded_number_of_generations(site, monkeypatch):

@@ -84,24 +84,24 @@ class Participation:
     def clear_up(self, *, at_leisure: bool = False) -> None:
         """Behind what is served, if that has not been done. Before anything else that changes what is served.
 
-        ``at_leisure``: nothing else is under way. Else what can be left to the one that is, is left.
+        ``at_leisure``: nothing else is under way. Else the store is left as it is: what begins next tidies it.
         """
         record, self.released = self.released, None
         if record is None:
             return
         try:
-            self._end(at_leisure=at_leisure)
+            self._end()
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
             if at_leisure and self._coordinates(record):
-                self._store.tidy()  # else the next transaction does, when it begins
+                self._store.tidy()
         finally:
             self._send_signals()
 
-    def _end(self, *, at_leisure: bool = True) -> None:
+    def _end(self) -> None:
         if not self._ended:
             self._ended, self._whole = True, self._worker.whole
-            self._worker.end(at_leisure=at_leisure)
+            self._worker.end()
 
     # Before the decision -------------------------------------------------------------------------------------------
 

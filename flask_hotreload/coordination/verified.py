@@ -42,12 +42,9 @@ class Verified:
 
     def journal(self, records: Sequence[JournalRecord]) -> list[Entry]:
         """The same for each of them. Raise as ``unseal``."""
-        seen = {
-            (record.generation, record.transaction): self._see(record.payload, record.generation, record.transaction)
-            for record in records
-        }
-        self._journal = seen
-        return [each.entry for each in seen.values()]
+        seen = [self._see(record.payload, record.generation, record.transaction) for record in records]
+        self._journal = {_place_of(each.payload): each for each in seen}
+        return [each.entry for each in seen]
 
     def _see(self, signed: bytes, generation: int, transaction: str) -> _Seen:
         place = generation, transaction

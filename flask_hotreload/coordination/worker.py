@@ -180,11 +180,8 @@ class Worker:
         assert self._transaction is not None
         self._reloader.settle(self._transaction)
 
-    def end(self, *, keep: bool = False, at_leisure: bool = True) -> Part:
-        """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it.
-
-        ``at_leisure``: see :meth:`Reloader.end`.
-        """
+    def end(self, *, keep: bool = False) -> Part:
+        """Let go; the lock is open by now. ``keep``: what is staged waits for a transaction that commits it."""
         transaction, error = self._transaction, self._error
         self._transaction = self._error = None
         try:
@@ -192,7 +189,7 @@ class Worker:
                 return Part()
             if keep and error is None:
                 return Part(report=self._reloader.park(transaction))
-            return Part(report=self._reloader.end(transaction, error, at_leisure=at_leisure))
+            return Part(report=self._reloader.end(transaction, error))
         finally:
             if self._turns is not None:
                 self._turns.end()
