@@ -165,7 +165,8 @@ def _accept(listener: socket.socket, target: tuple[str, int], cut: Callable[[int
         except OSError:
             return
         number += 1
-        with client, socket.create_connection(target) as server:
+        with client, socket.create_connection(target) as server, suppress(ConnectionError):
+            # Whoever leaves with something unread resets the connection: it is over, as at any other end.
             _forward(client, server, lambda answered, number=number: cut(number, answered))
 
 
