@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from flask_hotreload.errors import LoadError
-from flask_hotreload.project import python_files
+from flask_hotreload.python_files import python_files
 from flask_hotreload.sources import digest_of_bytes, read_source
 
 if TYPE_CHECKING:

@@ -135,6 +135,20 @@ class ProjectFinder:
                     return self._ours(name, other)
         return None
 
+    def refuse_unread(self, name: str, path: Sequence[str] | None) -> None:
+        """As :class:`~flask_hotreload.overlay.Finder` says."""
+        on_disk = None if self.is_kept(name) else PathFinder.find_spec(name, path)
+        if on_disk is None:
+            return
+        if on_disk.origin is not None:
+            places, ours = [on_disk.origin], self.is_project(on_disk.origin)
+        else:
+            places = _texts(on_disk.submodule_search_locations)
+            ours = all(self._roots.place(folder) is not None for folder in places)
+        if ours:
+            text = f"No module named {name!r}: {places[0]} is not part of what runs; reload the whole source"
+            raise ModuleNotFoundError(text, name=name)
+
     def _ours(self, name: str, spec: ModuleSpec) -> ModuleSpec | None:
         if not spec.has_location or spec.origin is None or not isinstance(spec.loader, SourceFileLoader):
             return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Collection, Sequence
-from importlib.machinery import ModuleSpec, PathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 from flask_hotreload.finder import OwnFinder, ProjectFinder
@@ -39,9 +39,6 @@ class LateImports(OwnFinder):
         if finder is None or current() is not None:  # a world asks for itself
             return None
         spec = finder.find_spec(name, path)
-        if spec is None and not finder.is_kept(name):
-            on_disk = PathFinder.find_spec(name, path)
-            if on_disk is not None and on_disk.origin is not None and finder.is_project(on_disk.origin):
-                text = f"No module named {name!r}: {on_disk.origin} is not part of what runs; reload the whole source"
-                raise ModuleNotFoundError(text, name=name)
+        if spec is None:
+            finder.refuse_unread(name, path)
         return spec

@@ -38,6 +38,12 @@ class Finder(Protocol):
     def find_spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """The spec of a project module that is not loaded; ``None``: there is none, or it is not the project's."""
 
+    def refuse_unread(self, name: str, path: Sequence[str] | None) -> None:
+        """Raise ``ModuleNotFoundError`` if only the disk has a project module of a name that has no spec here.
+
+        The interpreter's own finders would execute it: newer code, in the middle of what runs.
+        """
+
 
 @dataclass(frozen=True)
 class Displaced:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
+from flask_hotreload.python_files import python_files
 from flask_hotreload.sources import Snapshot, Source, read_source
 
 if TYPE_CHECKING:
@@ -18,23 +19,6 @@ if TYPE_CHECKING:
 #: How often the project is read anew because it was being written, and the seconds between two readings.
 ROUNDS = 20
 REST = 0.05
-
-
-def python_files(roots: ResolvedRoots) -> Iterator[str]:
-    """The real path of each ``.py`` file under the roots that is the project's own."""
-    for root in dict.fromkeys(roots.real.values()):
-        for folder, names, files in os.walk(root):
-            names[:] = [
-                name
-                for name in names
-                if not name.startswith(".") and name != "__pycache__" and roots.contains(os.path.join(folder, name))
-            ]
-            for name in files:
-                path = os.path.join(folder, name)
-                if name.endswith(".py") and not os.path.islink(path) and roots.contains(path):
-                    yield path
-                elif name.endswith(".py") and roots.contains(os.path.realpath(path)):
-                    yield os.path.realpath(path)
 
 
 def read_project(

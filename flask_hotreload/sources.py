@@ -21,6 +21,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from flask_hotreload.errors import LoadError, ReloadInvalid
+from flask_hotreload.python_files import python_files_below
 from flask_hotreload.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -380,10 +381,16 @@ class Snapshot:
         return real in self._sources and real not in self._undecided
 
     def has_folder(self, real: str) -> bool:
-        """Whether there is a folder in which :meth:`read` may find something."""
+        """Whether there is a folder in which :meth:`read` may find something, or one of data files alone.
+
+        Data come from the disk, always. So does a folder without sources; one whose sources are not those of a
+        sealed snapshot is no part of it.
+        """
         if not self.sealed and os.path.isdir(real):
             return True
-        return any(_is_below(path, real) for path in self._sources.copy())
+        if any(_is_below(path, real) for path in (*self._sources.copy(), *self._refused)):
+            return True
+        return os.path.isdir(real) and next(python_files_below(real, self.roots), None) is None
 
     def read(self, real: str, *, shown: str | None = None) -> Source:
         """The source of a real path under the roots, to be shown as ``shown``; read at the first call only.

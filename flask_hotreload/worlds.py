@@ -145,7 +145,11 @@ class World(Overlay):
         return super().bound(name)
 
     def find_spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
-        return self._finder.find_spec(name, path) if self.stages(name) else None
+        if self.stages(name):
+            return self._finder.find_spec(name, path)
+        if not self.committed:
+            self._finder.refuse_unread(name, path)
+        return None
 
     def import_statement(
         self, name: str, namespace: Mapping[str, Any] | None, names: Sequence[str] | None, level: int

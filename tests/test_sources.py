@@ -144,6 +144,21 @@ def test_a_sealed_snapshot_never_reads_the_disk(root):
     assert not snapshot.has_folder(str(root.parent / "elsewhere"))
 
 
+def test_a_folder_without_sources_belongs_to_every_snapshot_and_one_of_other_sources_to_none(root):
+    snapshot = Snapshot(Roots([root]).resolve(), {}, sealed=True)
+    folder = root / "data" / "deeper"
+    assert not snapshot.has_folder(str(folder))
+    folder.mkdir(parents=True)
+    (folder / "table.json").write_text("{}")
+    (folder / "__pycache__").mkdir()
+    (folder / "__pycache__" / "x.py").write_text("")
+    assert snapshot.has_folder(str(folder))
+    (folder / "x.py").write_text("")
+    assert not snapshot.has_folder(str(folder.parent))
+    refused = Snapshot(snapshot.roots, {}, sealed=True, refused={str(folder / "x.py"): LoadError("not readable")})
+    assert refused.has_folder(str(folder.parent))
+
+
 @pytest.mark.parametrize(
     ("data", "text"),
     [

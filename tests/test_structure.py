@@ -17,7 +17,8 @@ FOLDER = Path(flask_hotreload.__file__).parent
 # ``TYPE_CHECKING`` imports may point upwards. A name with a dot at its end is a package with all that is in it.
 LAYERS = [
     "errors deadline mutex",
-    "signals barrier rwlock dispatch report finite problem registrations progress open_files probation verdicts",
+    "signals barrier rwlock dispatch report finite problem registrations progress open_files probation verdicts "
+    "python_files",
     "sources project recipe binding jsonrpc generation document origin config namespaces bounded side_effects blame",
     "audit routes serial effects host caches draft07 docstring hint_schemas openrpc bearer circles",
     "pace propagate modules_view interpreter overlay worlds finder failure loader late_imports drift portable",

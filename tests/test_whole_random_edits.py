@@ -210,6 +210,14 @@ def test_a_star_import_does_not_find_on_its_own_package_what_is_only_being_impor
     answers_as_a_fresh_process(edited, [(star, "pkg.sub", 4), (star, "pkg", 5)], ["pkg.sub.z"])
 
 
+def test_a_folder_that_has_lost_all_its_files_is_imported_as_an_empty_package(edited):
+    lost = [(("pkg.sub", "file", None), "a", 0), (("pkg.sub.z", "file", None), "a", 0)]
+    use, idle = (("a", "import 0", "import {m}"), "pkg.sub", 0), (("a", "import 0", None), "a", 0)
+    answers_as_a_fresh_process(edited, [*lost, use, idle, use])
+    answers_as_a_fresh_process(edited, [lost[0], use, idle, lost[1], use, idle, *reversed(lost)])
+    answers_as_a_fresh_process(edited, [(("a", "fault", "1 / 0"), "a", 0), *lost, idle, idle, idle, use])
+
+
 @settings(max_examples=12, derandomize=True, **COMMON)
 @given(sequence=edits, loaded=some_modules)
 def test_after_any_edits_the_service_answers_as_a_process_that_was_just_started(edited, sequence, loaded):

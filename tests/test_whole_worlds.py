@@ -96,10 +96,11 @@ def test_a_module_that_an_old_request_is_the_first_to_import_is_its_own_alone(sh
 def test_a_file_that_is_added_is_not_importable_before_the_next_reload(shop, name):
     shop.reload(2)
     shop.files["shop/added.py"] = shop.files["shop_extra.py"] = "EDITION = {edition}\n"
-    old = shop.streaming(name)
+    old, older = shop.streaming(name), shop.streaming(name)
     shop.write(3)
     assert "is not part of what runs" in shop.look(name)
     shop.reload(4)
+    assert "is not part of what runs" in older()  # though nobody has imported it yet
     assert shop.look(name) == [4]
     assert "No module named" in old()
 
@@ -182,6 +183,40 @@ def test_modules_of_a_namespace_package_belong_to_their_generation(shop):
     assert old[1]() == [2, 2]
     assert shop.look("late_plugin") == [3, 3]
     assert shop.look("plugins") == [3]
+
+
+@pytest.mark.parametrize("folder", ["shop.tables", "tables"])
+def test_a_folder_of_data_files_alone_is_imported_as_ever(shop, folder):
+    """As ``importlib.resources`` does with a folder that has no ``__init__.py``."""
+    read = f"return [int(importlib.resources.files({folder!r}).joinpath('edition').read_text())]"
+    shop.adds_look("data", f"import importlib.resources\n{read}")
+    path = shop.site.folder.joinpath(*folder.split("."))
+    path.mkdir()
+    (path / "edition").write_text("1")
+    shop.reload(2)
+    assert shop.look("data") == [1]
+    old = shop.streaming("data")
+    shop.files["shop/loads.py"] = f"import {folder}\nEDITION = {{edition}}\n"
+    shop.files["shop/models.py"] += "\n        from shop import loads\n"
+    shop.reload(3)
+    assert shop.look("data") == [1]
+    assert old() == [1]
+    shop.reload(4)
+    assert shop.look("data") == [1]
+
+
+def test_a_folder_of_sources_that_a_reload_has_not_read_is_not_importable(shop):
+    shop.adds_look(
+        "deep", "try:\n    import shop.deep\nexcept ImportError as error:\n    return str(error)\nreturn [1]"
+    )
+    shop.reload(2)
+    old = shop.streaming("deep")
+    shop.files["shop/deep/added.py"] = "EDITION = {edition}\n"
+    shop.write(3)
+    assert "is not part of what runs" in shop.look("deep")
+    shop.reload(4)
+    assert "is not part of what runs" in old()
+    assert shop.look("deep") == [1]
 
 
 @pytest.mark.parametrize("name", ["alias", "legacy.shop.models"])

@@ -55,6 +55,9 @@ class NoProject:
     def find_spec(self, name, path):
         return None
 
+    def refuse_unread(self, name, path):
+        pass
+
 
 @pytest.fixture
 def installed():
