@@ -94,6 +94,9 @@ class Application(Host, Protocol):
     def notify(self, event: str, **keywords: Any) -> None:
         """Send the signal ``event``. Cannot fail."""
 
+    def awaits(self, event: str) -> bool:
+        """Whether anybody is waiting for that signal now."""
+
     def attempted(self, report: ReloadReport) -> None:
         """An attempt that this process was asked for has ended so. Cannot fail."""
 

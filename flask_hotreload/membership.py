@@ -220,7 +220,7 @@ class Membership:
             member=member,
             in_doubt=service.config.in_doubt,
             load=lambda: (lock.in_flight, lock.held + agent.lease.waiting),
-            tell=service.reloader.tell,
+            tell=service.reloader.tell_apart,
             tally=service.probation.tally,
             gate=lambda lease: setattr(service.middleware, "enter", lease.gated(lock)),
             longest_wait=service.config.max_hold,

@@ -78,9 +78,15 @@ class OnProbation:
     def start(self) -> None:
         """Watch what was committed. Apart from :meth:`committed`, which nothing may delay."""
         watch = self._watch
-        if watch is not None and watch.running and self._started is not watch:
+        if watch is not None and self.is_to_start:
             self._started = watch
             watch.start()
+
+    @property
+    def is_to_start(self) -> bool:
+        """Whether :meth:`start` would do anything."""
+        watch = self._watch
+        return watch is not None and watch.running and self._started is not watch
 
     def stop(self) -> None:
         """This process leaves the others. They go on watching."""

@@ -403,10 +403,11 @@ class Reloader:
         self._retirement.run()
         self._keeping.collect(self.current)
         report = self.report_of(transaction, error)
-        _log.debug("in this worker: %s", report.summary())
-        if transaction.committed:
+        if _log.isEnabledFor(logging.DEBUG):
+            _log.debug("in this worker: %s", report.summary())
+        if transaction.committed and self._application.awaits("reload_committed"):
             self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
-        elif error is not None:
+        elif error is not None and not transaction.committed:
             self._news.append(("reload_aborted", {"report": report}))
         if not transaction.hung:
             transaction.let_go()
@@ -420,6 +421,11 @@ class Reloader:
             except IndexError:
                 return
             self._application.notify(event, **keywords)
+
+    def tell_apart(self) -> None:
+        """The same on a thread of its own, for whom a receiver that reloads must not wait for."""
+        if self._news:
+            threading.Thread(target=self.tell, name="hotreload-signals", daemon=True).start()
 
     def report_of(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
         """What this process can tell of a transaction, as far as it has come."""

@@ -328,6 +328,9 @@ class Service:
         except Exception:  # noqa: BLE001  # a receiver's fault is not the reload's
             _log.exception("a receiver of the signal %s failed", event)
 
+    def awaits(self, event: str) -> bool:
+        return bool(getattr(signals, event).receivers) or (event == "reload_committed" and self.probation.is_to_start)
+
     def attempted(self, report: ReloadReport) -> None:
         self.metrics.observe(report)
         if report.status == "committed" and report.restores is not None:

@@ -68,6 +68,31 @@ def test_reloads_that_are_asked_for_at_once_happen_one_after_the_other(start):
         assert generations(running) == {8}
 
 
+def test_each_worker_is_signalled_once_and_a_receiver_may_reload(start):
+    receiver = """
+from flask_hotreload.signals import reload_committed
+
+@reload_committed.connect_via(app)
+def committed(app, report, generation):
+    with open(f"heard-{os.getpid()}", "a") as heard:
+        heard.write(f"{generation} ")
+    if generation == 1:
+        try:
+            rpc.reload([{"dispatcher": "where", "scriptPath": "where.py", "path": "/api"}], expect=1)
+        except HotReloadError:
+            pass  # another worker was faster
+"""
+    with start(workers=3) as running:
+        workers = running.await_members()
+        with (running.folder / "app.py").open("a") as file:
+            file.write(receiver)
+        assert running.reload({})["generation"] == 1
+        heard = {pid: running.folder / f"heard-{pid}" for pid in workers}
+        until(lambda: all(file.exists() and "2" in file.read_text() for file in heard.values()), "not all hear of 2")
+        assert {file.read_text() for file in heard.values()} == {"1 2 "}
+        assert generations(running) == {2}
+
+
 def test_a_retry_with_the_same_id_reloads_nothing_again_on_any_worker(start):
     with start(workers=3) as running:
         document = {**DOCUMENT, "id": "deploy-77"}

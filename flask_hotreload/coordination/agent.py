@@ -69,7 +69,7 @@ class Agent:
         introduce: Callable[[], object] = lambda: None,
         may_lose: bool = False,
     ) -> None:
-        """``load()``: requests inside and held now. ``tell()`` sends the signals of what has ended.
+        """``load()``: requests inside and held now. ``tell()`` has the signals of what has ended sent.
 
         ``tally()``: what is counted here of a generation on probation. ``gate``, ``longest_wait``: of the
         :class:`Lease`. ``introduce()`` makes the release known to a store that does not know it (any more).

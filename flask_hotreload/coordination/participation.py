@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -52,7 +51,7 @@ class Participation:
         tell: Callable[[], object],
     ) -> None:
         """``publish()`` tells the others how this worker is, ``vote_and_tell()`` as well, and casts a vote;
-        ``tell()`` sends the signals of what has ended.
+        ``tell()`` has the signals of what has ended sent, by another thread: a receiver may reload.
         """
         self._participant = participant
         self._store = store
@@ -96,7 +95,7 @@ class Participation:
             if at_leisure and self._coordinates(record):
                 self._store.tidy()
         finally:
-            self._send_signals()
+            self._tell()
 
     def _end(self) -> None:
         if not self._ended:
@@ -171,11 +170,7 @@ class Participation:
                 self._vote(record, Ballot.SETTLED, part, ok=False)
             self._publish()
         finally:
-            self._send_signals()
-
-    def _send_signals(self) -> None:
-        """On a thread of its own: a receiver may reload, and would wait for this one."""
-        threading.Thread(target=self._tell, name="hotreload-signals", daemon=True).start()
+            self._tell()
 
     # Votes ---------------------------------------------------------------------------------------------------------
 
