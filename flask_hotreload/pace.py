@@ -24,6 +24,9 @@ _BUSY = 0.05
 MOMENT = 0.05
 #: Others that use more than this share of a processor while this thread rests have requests waiting.
 SATURATED = 0.8
+#: A queue that is still there after so many seconds, or rests, is one that the service has always: it is saturated
+#: without a reload, too, and must get its new code.
+PATIENCE, RESTS = 0.05, 5
 #: Seconds; long enough that whoever waits gets the interpreter, greenlets too.
 _SHORT = 0.0001
 
@@ -31,7 +34,7 @@ _SHORT = 0.0001
 class Pace:
     """Called between short turns of work, by the one thread that does it.
 
-    After each turn it rests in proportion, and on for as long as requests queue up: a queue that finds less of the
+    After each turn it rests in proportion, and on for a while if requests queue up: a queue that finds less of the
     interpreter than it needs grows until the work is done. It rests ``at_most`` so many seconds in all. Without other
     threads at work in this process there is nothing to rest for, and it goes on at once.
     """
@@ -45,7 +48,7 @@ class Pace:
         self._ended, self._own, self._all = time.monotonic(), time.thread_time(), time.process_time()
 
     def give_way(self) -> None:
-        """End a turn, and rest if others need it, for as long as they queue up."""
+        """End a turn, and rest if others need it."""
         now, own, everyone = time.monotonic(), time.thread_time(), time.process_time()
         worked = own - self._own
         # Looked at from the end of the turn before: during a turn that holds the interpreter they come to nothing.
@@ -59,9 +62,11 @@ class Pace:
             time.sleep(_SHORT)
 
     def _rest(self, seconds: float) -> None:
-        while (seconds := min(seconds, self._left)) > 0:
+        patience = max(PATIENCE, RESTS * seconds)
+        while (seconds := min(seconds, self._left, patience)) > 0:
             began, used = time.monotonic(), time.process_time()
             time.sleep(seconds)
+            patience -= seconds
             self._left -= seconds
             self.rested += seconds
             if time.process_time() - used < SATURATED * (time.monotonic() - began):

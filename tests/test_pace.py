@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from flask_hotreload.pace import REST, TURN, Pace, ShortTurns
+from flask_hotreload.pace import PATIENCE, REST, RESTS, TURN, Pace, ShortTurns
 
 
 @pytest.fixture
@@ -95,6 +95,18 @@ def test_while_others_use_more_than_that_share_the_rest_goes_on(
     pace.give_way()
     assert pace.rested >= REST * 0.02
     assert (pace.rested == pytest.approx(3 * REST * 0.02)) is rests_on
+
+
+@pytest.mark.usefixtures("others_at_work")
+def test_who_is_always_saturated_is_given_way_to_for_a_while_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("flask_hotreload.pace.SATURATED", 0.0)
+    pace = Pace(at_most=60)
+    use_processor(0.02)
+    pace.give_way()
+    after_a_long_turn = pace.rested
+    assert after_a_long_turn == pytest.approx(RESTS * REST * 0.02, rel=0.5)
+    pace.give_way()
+    assert pace.rested - after_a_long_turn == pytest.approx(PATIENCE)
 
 
 def test_nobody_rests_where_nobody_else_works() -> None:
