@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from itertools import repeat
+from itertools import compress, repeat
+from operator import not_
 from types import FrameType, ModuleType
 from typing import Any, Protocol, cast
 
@@ -256,7 +257,8 @@ class Overlay(MutableMapping[str, ModuleType]):
         if not self.fallback:
             live = interpreter.live.copy()
             foreign = self._finder.foreign
-            asked = {name for name, module in live.items() if id(module) not in foreign}
+            is_foreign = map(foreign.__contains__, map(id, live.values()))
+            asked = set(compress(live, map(not_, is_foreign)))
             asked |= live.keys() & self._finder.targets.keys()
             self._leaving = {name for name in asked - self._own.keys() if self.owns(name)}
             self._surveyed = list(live)

@@ -10,7 +10,7 @@ commit is one statement: all that it leads to lies ready, and the file itself do
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -67,14 +67,19 @@ def remove_old(connection: sqlite3.Connection) -> None:
     )
 
 
-def read(database: Database, release: str) -> list[JournalRecord]:
-    """Oldest first."""
+def read(database: Database, release: str, known: Mapping[str, JournalRecord]) -> list[JournalRecord]:
+    """Oldest first. ``known``: transaction → its record, of those that need not be read: a record never changes."""
+    places = ", ".join("?" * len(known))
     rows = database.read(
-        "SELECT release, generation, id, payload, digests, sources FROM journal JOIN records USING (id) "
+        "SELECT release, generation, journal.id, payload, digests, sources FROM journal "
+        f"LEFT JOIN records ON records.id = journal.id AND journal.id NOT IN ({places}) "
         "WHERE release = ? AND live ORDER BY generation",
-        (release,),
+        (*known, release),
     )
     return [
-        JournalRecord(of, generation, transaction, payload, _read_names(digests), sources)
+        known[transaction]
+        if transaction in known
+        else JournalRecord(of, generation, transaction, payload, _read_names(digests), sources)
         for of, generation, transaction, payload, digests, sources in rows
+        if transaction in known or payload is not None
     ]

@@ -85,6 +85,7 @@ class _Opened:
         self.payload: tuple[str, int, bytes] | None = None  # transaction, version, payload
         self.members: tuple[str, tuple[Member, ...]] = ("", ())  # as they stand in the file, and read
         self.seen_alive: dict[str, float] = {}
+        self.journal: dict[str, JournalRecord] = {}  # transaction → its record, as they were read last
         self.ready: tuple[JournalRecord, tuple[int, ...]] | None = None  # what was laid ready last
 
     def close(self) -> None:
@@ -376,7 +377,10 @@ class SQLiteStore:
     # The journal -----------------------------------------------------------------------------------------------
 
     def journal(self, release: str) -> Sequence[JournalRecord]:
-        return recorded.read(self._database, release)
+        opened = self._open()
+        records = recorded.read(opened.database, release, opened.journal)
+        opened.journal = {record.transaction: record for record in records}
+        return records
 
     def new_release(self, release: str, *, only_if: str) -> bool:
         with self._database.write() as connection:
