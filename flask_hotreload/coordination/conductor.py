@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 from msgspec import structs
 
 from flask_hotreload.coordination.asking import Asking
-from flask_hotreload.coordination.base import base_hash
-from flask_hotreload.coordination.beginning import NOTHING_LEFT, Left
-from flask_hotreload.coordination.merged import Wanted, concluded, part_of
-from flask_hotreload.coordination.payload import Payload, Signs, keys_of, seal, unseal, with_kept_settings
+from flask_hotreload.coordination.composing import Composer
+from flask_hotreload.coordination.merged import Wanted, concluded
+from flask_hotreload.coordination.payload import Payload, Signs, unseal
 from flask_hotreload.coordination.protocol import (
     STAGED,
     WANTED,
@@ -29,16 +28,13 @@ from flask_hotreload.coordination.protocol import (
 )
 from flask_hotreload.coordination.records import (
     Ballot,
-    JournalRecord,
     Member,
     News,
     Phase,
-    StagedRecord,
     TransactionRecord,
     View,
     Vote,
 )
-from flask_hotreload.coordination.shipped import INTERPRETER, NOTHING, Read
 from flask_hotreload.coordination.step import at_step
 from flask_hotreload.deadline import Deadline
 from flask_hotreload.document import read_document
@@ -48,7 +44,6 @@ from flask_hotreload.progress import Progress, untold
 from flask_hotreload.report import ReloadReport
 
 if TYPE_CHECKING:
-    from flask_hotreload.coordination.journal import Journal
     from flask_hotreload.coordination.reports import Reports
     from flask_hotreload.coordination.store import Store
     from flask_hotreload.coordination.worker import Worker
@@ -94,7 +89,7 @@ class Conductor:
         self._deployment = deployment
         self._timeouts = timeouts
         self._portable = portable
-        self._keep = keep
+        self._composer = Composer(store, worker, signer, member=member, deployment=deployment, keep=keep)
         self._waiting: deque[Asking] = deque()  # appended by any thread, taken by the agent's
         self._asking: Asking | None = None
         self._buried: set[str] = set()
@@ -189,8 +184,8 @@ class Conductor:
             return True
         if isinstance(action, Finish):
             self._conclude(asking, asking.record, action, view, dead)
-        else:
-            self._carry_out(asking, asking.record, action)
+            return not self._waiting  # the thread that has its answer now needs the interpreter
+        self._carry_out(asking, asking.record, action)
         return False
 
     def hear(self, news: News) -> bool:
@@ -256,7 +251,7 @@ class Conductor:
         if self._member.id not in living or not self.steady():
             return self._wait_for_turn(asking)  # it has to join again first, or to wait until others have
         try:
-            phase, payload = self._opening(asking, generation)
+            phase, payload = self._composer.opening(asking, generation)
         except ReloadError as error:  # there is no such generation, or the journal is not as it was signed
             self._finish(asking, error)
             return False
@@ -285,13 +280,6 @@ class Conductor:
             at_step("coordinator.staging")
             return False
         return self._wait_for_turn(asking)
-
-    def _opening(self, asking: Asking, generation: int) -> tuple[Phase, bytes]:
-        """What is run is found out by staging it here first; but for a rollback, which all can stage at once."""
-        if asking.document.restores is None:
-            payload = self._payload(asking, generation, asking.written, **_sources(asking.staged))
-            return Phase.STAGING, seal(payload, self._signer)
-        return Phase.PREPARE, self._whole(asking, generation)
 
     def stand_aside(self) -> None:
         """This worker is no member for now. Who waits for a reload waits for no longer than for a turn."""
@@ -327,23 +315,6 @@ class Conductor:
         self._asking = None
         asking.finish(outcome)
 
-    def _payload(self, asking: Asking, generation: int, document: dict[str, Any], **more: Any) -> Payload:
-        return Payload(
-            deployment=self._deployment,
-            release=self._member.release,
-            generation=generation,
-            transaction=asking.document.id,
-            trigger=asking.asked.trigger,
-            actor=asking.asked.actor,
-            started_at=asking.started_at,
-            document=document,
-            restores=asking.document.restores,
-            reason=asking.asked.reason,
-            at=self._store.now(),
-            commits=asking.document.commits,
-            **more,
-        )
-
     # Actions -----------------------------------------------------------------------------------------------------
 
     def _carry_out(self, asking: Asking, record: TransactionRecord, action: Advance | Commit | TryAbort) -> None:
@@ -370,56 +341,14 @@ class Conductor:
 
     def _publish(self, asking: Asking, record: TransactionRecord) -> None:
         """Give everybody what this worker has staged: the document, and every source that it read."""
-        payload = self._whole(asking, record.generation)
+        payload = self._composer.whole(asking, record.generation)
         deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
         if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=payload):
             self._ring_others(record)
 
-    def _whole(self, asking: Asking, generation: int) -> bytes:
-        """All that the others need to know, and its place in the journal. The store gets what it does not hold."""
-        journal, wanted = self._worker.journal(), asking.document
-        document = with_kept_settings(asking.written, journal.documents)
-        report = part_of(asking.votes.get((Ballot.PREPARED, self._member.id))).report
-        keys = () if wanted.restores is not None else keys_of(document, report.modules if report is not None else ())
-        following = journal.followed_by(
-            generation, keys=keys, clear_old=wanted.clear_old, restores=wanted.restores, keep=self._keep
-        )
-        read, left = self._sources(asking, journal)
-        if read.blobs or left.blobs:
-            self._store.put_blobs({**read.blobs, **left.blobs})
-        asking.obsolete, asking.digests = following.obsolete, tuple(sorted({*read.digests, *left.digests}))
-        payload = self._payload(
-            asking,
-            generation,
-            document,
-            sources=read.references,
-            keys=keys,
-            live=following.live,
-            roots=() if wanted.restores is not None else self._worker.roots,
-            interpreter=INTERPRETER,
-            parent=following.parent,
-            began=following.began,
-            turned=following.turned,
-            base=base_hash(self._store, self._member.release) if journal.newest is None else journal.newest.base,
-            beginning=left.beginning,
-        )
-        asking.sealed = seal(payload, self._signer)
-        return asking.sealed
-
-    def _sources(self, asking: Asking, journal: Journal) -> tuple[Read, Left]:
-        """For the others, and for the journal's readers. What one worker alone tries out is for nobody else."""
-        alone = asking.record is not None and asking.record.participants == (self._member.id,)
-        if alone and asking.document.dry_run:
-            return NOTHING, NOTHING_LEFT
-        rolls_back = asking.document.restores is not None
-        read = NOTHING if rolls_back else self._worker.sources_read(journal.digests)
-        return read, self._worker.left(journal, read.digests)
-
     def _close(self, asking: Asking, record: TransactionRecord) -> None:
         """Let everybody close its lock, drain and apply."""
-        asking.journal = JournalRecord(
-            record.release, record.generation, record.id, asking.sealed, asking.digests, self._worker.whole
-        )
+        asking.journal = self._composer.journal_record(asking, record)
         self._store.lay_ready(asking.journal, obsolete=asking.obsolete)
         at_step("coordinator.prepared")
         timeout = asking.document.timeout
@@ -443,10 +372,7 @@ class Conductor:
     def _keep_staged(self, asking: Asking, record: TransactionRecord) -> None:
         """So that any worker can commit it, also one that starts later."""
         until = self._store.now() + self._timeouts.stage_seconds
-        staged = StagedRecord(
-            record.release, record.id, record.base, record.generation, until, asking.sealed, asking.digests
-        )
-        self._store.put_staged(staged)
+        self._store.put_staged(self._composer.staged_record(asking, record, until))
 
     def _conclude(
         self, asking: Asking, record: TransactionRecord, action: Finish, view: View, dead: set[str]
@@ -496,10 +422,3 @@ class Conductor:
         """Whether the store does not know any more what it has begun."""
         known = view.active is not None and view.active.id == record.id
         return not known and not self._store.has_begun(record.id)
-
-
-def _sources(staged: Payload | None) -> dict[str, Any]:
-    """From what a commit makes in a worker that has not staged it."""
-    if staged is None:
-        return {}
-    return {"sources": staged.sources, "roots": staged.roots, "interpreter": staged.interpreter}
