@@ -9,7 +9,14 @@ import keyword
 import os
 import re
 import sys
-from importlib.machinery import EXTENSION_SUFFIXES, FileFinder, ModuleSpec, PathFinder, SourceFileLoader
+from importlib.machinery import (
+    BYTECODE_SUFFIXES,
+    EXTENSION_SUFFIXES,
+    FileFinder,
+    ModuleSpec,
+    PathFinder,
+    SourceFileLoader,
+)
 from importlib.util import spec_from_file_location
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -24,6 +31,10 @@ if TYPE_CHECKING:
     from flask_hotreload.sources import Place, Snapshot, Source
 
 _EXCLUSIVE = "__only_"
+
+# Compiled modules have no source: all worlds share them. In the order of the interpreter's own finder.
+_SHARED_SUFFIXES = (*EXTENSION_SUFFIXES, *BYTECODE_SUFFIXES)
+_SUFFIXES = (*EXTENSION_SUFFIXES, ".py", *BYTECODE_SUFFIXES)
 
 
 class SnapshotLoader(SourceFileLoader):
@@ -100,7 +111,7 @@ class ProjectFinder:
     def _lies_here(self, module: ModuleType, spec: object) -> bool | None:
         file = _file(module)
         if file is not None:
-            return not file.endswith(tuple(EXTENSION_SUFFIXES)) and self._roots.place(file) is not None
+            return not file.endswith(_SHARED_SUFFIXES) and self._roots.place(file) is not None
         folders = _texts(_attribute(module, "__path__"))
         if folders:
             return all(self._roots.place(folder) is not None for folder in folders)
@@ -141,11 +152,12 @@ class ProjectFinder:
         if on_disk is None:
             return
         if on_disk.origin is not None:
-            places, ours = [on_disk.origin], self.is_project(on_disk.origin)
+            places, is_read = [on_disk.origin], self._snapshot.has
+            ours = self.is_project(on_disk.origin)
         else:
-            places = _texts(on_disk.submodule_search_locations)
+            places, is_read = _texts(on_disk.submodule_search_locations), self._snapshot.has_folder
             ours = all(self._roots.place(folder) is not None for folder in places)
-        if ours:
+        if places and ours and not any(is_read(self._roots.real_path(place)) for place in places):
             text = f"No module named {name!r}: {places[0]} is not part of what runs; reload the whole source"
             raise ModuleNotFoundError(text, name=name)
 
@@ -174,21 +186,21 @@ class ProjectFinder:
                 candidate, real = found
                 ours = candidate.endswith(".py") and self._roots.contains(real)
                 return True, self.spec(name, real, candidate) if ours else None
-            if self._snapshot.has_folder(base):
+            if self._snapshot.has_folder(self._roots.real_path(base)):
                 portions.append(base)
         return bool(portions), self._namespace(name, portions)
 
     def _first_file(self, folder: str, tail: str) -> tuple[str, str] | None:
         """The file for a name in one folder, with its real path, in the order of the interpreter's own finder."""
         base = os.path.join(folder, tail)
-        package = os.path.join(base, "__init__.py")
-        listed = [(package, tail), *((base + suffix, tail + suffix) for suffix in (*EXTENSION_SUFFIXES, ".py"))]
+        package = os.path.join(base, "__init__")
+        listed = [*((package + suffix, tail) for suffix in _SUFFIXES), *((base + s, tail + s) for s in _SUFFIXES)]
         names = self._listed(folder)
         for candidates in ([file for file, name in listed if name in names], [file for file, _ in listed]):
             # The second round finds what was made since the folder was listed; nothing is missing that is there.
             for candidate in candidates:
                 real = self._roots.real_path(candidate)
-                if self._snapshot.has(real):
+                if self._snapshot.has(real) if candidate.endswith(".py") else os.path.isfile(real):
                     return candidate, real
         return None
 

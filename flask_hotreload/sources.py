@@ -32,6 +32,7 @@ _OPEN = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _OPEN |= getattr(os, "O_BINARY", 0)
 
 _PACKAGE_FOLDERS = frozenset({"site-packages", "dist-packages"})
+_STANDARD_LIBRARY = os.path.realpath(os.path.dirname(os.__file__))
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,8 @@ class ResolvedRoots:
         """The real path of a script that may be loaded; it need not exist.
 
         :raises ReloadInvalid: the path is not absolute, lies outside the roots (also by a link that leaves
-            them), in a virtual environment or ``site-packages`` inside a root, or is not a regular file.
+            them), in a hidden folder, a virtual environment or ``site-packages`` inside a root, or is not a regular
+            file.
         """
         shown = os.fspath(path)
         if "\0" in shown or not os.path.isabs(shown):
@@ -117,7 +119,8 @@ class ResolvedRoots:
             aim = shown if real == shown else f"{shown} (that is {real})"
             raise ReloadInvalid(
                 f"scriptPath {aim} may not be loaded: it lies outside the roots {', '.join(self.real)}, or in a "
-                "virtual environment or site-packages inside them; HOTRELOAD_ROOTS says from where code may come"
+                "hidden folder, virtual environment or site-packages inside them; "
+                "HOTRELOAD_ROOTS says from where code may come"
             )
         if os.path.exists(real) and not os.path.isfile(real):
             kind = "a folder" if os.path.isdir(real) else "not a regular file"
@@ -189,14 +192,17 @@ class ResolvedRoots:
         return os.path.realpath(full) if os.path.islink(full) else full
 
     def _is_foreign(self, real: str, root: str) -> bool:
-        """Whether a virtual environment or a folder of installed packages lies between the root and the path."""
+        """Whether a virtual environment, an installed Python, or a hidden folder lies between root and path."""
         folder = os.path.dirname(real)
         if not _is_below(folder, root) or folder == root:
             return False
         known = self._foreign.get(folder)
         if known is None:
+            name = os.path.basename(folder)
             known = self._foreign[folder] = (
-                os.path.basename(folder) in _PACKAGE_FOLDERS
+                name in _PACKAGE_FOLDERS
+                or name.startswith(".")
+                or folder == _STANDARD_LIBRARY
                 or os.path.exists(os.path.join(folder, "pyvenv.cfg"))
                 or self._is_foreign(folder, root)
             )

@@ -147,7 +147,7 @@ class World(Overlay):
     def find_spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         if self.stages(name):
             return self._finder.find_spec(name, path)
-        if not self.committed:
+        if not self.committed and name not in interpreter.live:  # else somebody reloads what is there
             self._finder.refuse_unread(name, path)
         return None
 

@@ -96,8 +96,8 @@ def transaction(name="t1", *, participants=("a",), base=0):
     )
 
 
-def commit(store, generation, *, payload=b"record", obsolete=()):
-    name = f"t{generation}"
+def commit(store, generation, *, name=None, payload=b"record", obsolete=()):
+    name = name or f"t{generation}"
     assert store.begin(transaction(name, base=generation - 1))
     store.advance(name, to=Phase.PREPARE, deadline=1.0, payload=payload)
     store.advance(name, to=Phase.APPLY, deadline=1.0)
@@ -577,6 +577,20 @@ def test_the_file_does_not_grow_with_what_is_obsolete(file, opened):
         sizes.append(file.stat().st_size + Path(f"{file}-wal").stat().st_size)
     assert len(store.journal(RELEASE)) == 1
     assert max(sizes[100:]) <= 1.5 * max(sizes[:100])
+
+
+def test_a_record_is_read_anew_where_another_has_got_the_id_of_one_long_ago(opened, monkeypatch):
+    monkeypatch.setattr("flask_hotreload.coordination.recorded.REMEMBERED", 1)
+    monkeypatch.setattr("flask_hotreload.coordination.past.REMEMBERED", 1)
+    store, reader = opened("a"), opened("b")
+    assert store.join(member("a"))
+    commit(store, 1, payload=b"first")
+    assert [record.payload for record in reader.journal(RELEASE)] == [b"first"]
+    for generation in (2, 3, 4):
+        commit(store, generation, obsolete=[generation - 1])
+        store.tidy()
+    commit(store, 5, name="t1", payload=b"another", obsolete=[4])
+    assert [record.payload for record in reader.journal(RELEASE)] == [b"another"]
 
 
 def test_the_log_does_not_grow_with_what_members_tell(file, opened):

@@ -86,8 +86,9 @@ def file_here(own: ResolvedRoots, position: Position) -> str:
     if not own.contains(real):
         aim = path if path == real else f"{path} is a link to {real}, which"
         raise _misplaced(
-            f"{aim} lies outside the roots, or in a virtual environment or site-packages inside them, and the code "
-            "that all run has a file there; put the file itself there, or add its folder to HOTRELOAD_ROOTS"
+            f"{aim} lies outside the roots, or in a hidden folder, virtual environment or site-packages inside them, "
+            "and the code that all run has a file there; put the file itself there, or add its folder to "
+            "HOTRELOAD_ROOTS"
         )
     return real
 

@@ -68,7 +68,10 @@ def remove_old(connection: sqlite3.Connection) -> None:
 
 
 def read(database: Database, release: str, known: Mapping[str, JournalRecord]) -> list[JournalRecord]:
-    """Oldest first. ``known``: transaction → its record, of those that need not be read: a record never changes."""
+    """Oldest first. ``known``: transaction → its record, of those that need not be read: a record never changes.
+
+    But an id of long ago may have become another's.
+    """
     places = ", ".join("?" * len(known))
     rows = database.read(
         "SELECT release, generation, journal.id, payload, digests, sources FROM journal "
@@ -76,6 +79,8 @@ def read(database: Database, release: str, known: Mapping[str, JournalRecord]) -
         "WHERE release = ? AND live ORDER BY generation",
         (*known, release),
     )
+    if any(known[row[2]].generation != row[1] for row in rows if row[2] in known):
+        return read(database, release, {})
     return [
         known[transaction]
         if transaction in known
