@@ -6,8 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence, Set
 from dataclasses import dataclass
 from importlib.machinery import ModuleSpec
-from itertools import compress, repeat
-from operator import not_
+from itertools import repeat
 from types import FrameType, ModuleType
 from typing import Any, Protocol, cast
 
@@ -257,8 +256,7 @@ class Overlay(MutableMapping[str, ModuleType]):
         if not self.fallback:
             live = interpreter.live.copy()
             foreign = self._finder.foreign
-            is_foreign = map(foreign.__contains__, map(id, live.values()))
-            asked = set(compress(live, map(not_, is_foreign)))
+            asked = {name for name, module in live.items() if id(module) not in foreign}
             asked |= live.keys() & self._finder.targets.keys()
             self._leaving = {name for name in asked - self._own.keys() if self.owns(name)}
             self._surveyed = list(live)

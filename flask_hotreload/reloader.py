@@ -405,9 +405,10 @@ class Reloader:
         report = self.report_of(transaction, error)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("in this worker: %s", report.summary())
-        if transaction.committed and self._application.awaits("reload_committed"):
-            self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
-        elif error is not None and not transaction.committed:
+        if transaction.committed:
+            if self._application.awaits("reload_committed"):
+                self._news.append(("reload_committed", {"report": report, "generation": report.generation}))
+        elif error is not None:
             self._news.append(("reload_aborted", {"report": report}))
         if not transaction.hung:
             transaction.let_go()

@@ -1,6 +1,6 @@
 """Which modules are the project's and come from the snapshot, and which all worlds share."""
 
-import importlib.util
+import importlib
 import os
 import py_compile
 import sys
@@ -33,7 +33,7 @@ def sealed(project, **options):
 
 @pytest.mark.parametrize("live_first", [False, True])
 @pytest.mark.parametrize("whole", [False, True])
-def test_namespace_packages_are_found_behind_a_link(tmp_path, monkeypatch, whole, live_first):
+def test_namespace_packages_are_found_behind_a_link(tmp_path, whole, live_first):
     (tmp_path / "releases" / "42").mkdir(parents=True)
     (tmp_path / "current").symlink_to("releases/42")
     with Project(tmp_path / "current") as project:
@@ -106,17 +106,20 @@ def test_a_module_that_an_import_hook_loads_is_the_hooks(project, monkeypatch, i
     assert loader.load(script).hooked.HOOKED
 
 
-@pytest.mark.parametrize(("name", "file"), [("pkg.added", "pkg/added.py"), ("pkg.space", "pkg/space/added.py")])
-def test_what_came_later_is_refused_and_named(project, name, file):
+@pytest.mark.parametrize(
+    ("name", "file", "place"),
+    [("pkg.added", "pkg/added.py", "pkg/added.py"), ("pkg.space", "pkg/space/added.py", "pkg/space")],
+)
+def test_what_came_later_is_refused_and_named(project, name, file, place):
     project.write("pkg/__init__.py", "")
     project.import_live("pkg")
     script = project.write("api.py", "")
     loader = sealed(project, scripts=[script])
-    added = project.write(file, "")
+    project.write(file, "")
     with loader.world.staging(), pytest.raises(ModuleNotFoundError) as caught:
         importlib.import_module(name)
     assert caught.value.name == name
-    assert f"{added.removesuffix('/added.py') if name == 'pkg.space' else added} is not part of" in str(caught.value)
+    assert f"{project.folder / place} is not part of what runs" in str(caught.value)
     assert in_live_context(lambda: importlib.import_module(name)).__name__ == name
 
 
