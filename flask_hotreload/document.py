@@ -85,6 +85,8 @@ class Document:
 
     ``restores``: the generation that a rollback restores; then there is no ``data``. ``commits``: the id of what was
     staged, and is to be committed now. No document that is read has either.
+
+    ``may_be_retry``: the id is not one that was made up just now, so it may have been used before.
     """
 
     data: tuple[Entry, ...] | None = None
@@ -98,9 +100,15 @@ class Document:
     label: str | None = None
     expect: int | None = None
     id: str = ""
+    may_be_retry: bool = True
     probation: Probation | None = None
     restores: int | None = None
     commits: str | None = None
+
+
+def new_id() -> str:
+    """An id for a document that was given none."""
+    return uuid.uuid4().hex
 
 
 def read_document(given: Mapping[str, Any]) -> Document:
@@ -122,6 +130,7 @@ def read_document(given: Mapping[str, Any]) -> Document:
     dry_run, probation = _boolean(values, "dryRun"), _read_probation(values.get("probation"))
     if dry_run and probation is not None:
         raise ReloadInvalid("probation does not go with dryRun: nothing is served that could be watched")
+    identity = _text(values, "id")
     return Document(
         data=entries,
         clear_old=clear_old,
@@ -133,7 +142,8 @@ def read_document(given: Mapping[str, Any]) -> Document:
         stage=_boolean(values, "stage"),
         label=_text(values, "label"),
         expect=_count(values, "expect"),
-        id=_text(values, "id") or uuid.uuid4().hex,
+        id=identity or new_id(),
+        may_be_retry=bool(identity),
         probation=probation,
     )
 

@@ -255,10 +255,9 @@ class Overlay(MutableMapping[str, ModuleType]):
         """Find out now whose the live modules are, so that the commit of a whole generation has little to ask."""
         if not self.fallback:
             live = interpreter.live.copy()
-            foreign = self._finder.foreign
-            asked = {name for name, module in live.items() if id(module) not in foreign}
-            asked |= live.keys() & self._finder.targets.keys()
-            self._leaving = {name for name in asked - self._own.keys() if self.owns(name)}
+            others, foreign, targets = live.keys() - self._own.keys(), self._finder.foreign, self._finder.targets
+            asked = [name for name in others if id(live[name]) not in foreign or name in targets]
+            self._leaving = {name for name in asked if self.owns(name)}
             self._surveyed = list(live)
 
     def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:

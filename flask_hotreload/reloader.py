@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import logging
 import threading
-import uuid
 import weakref
 from collections import deque
 from collections.abc import Mapping
@@ -16,7 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flask_hotreload.attempts import Attempts
-from flask_hotreload.document import Document, read_document
+from flask_hotreload.document import Document, new_id, read_document
 from flask_hotreload.errors import ReloadBusy, ReloadError, ReloadInvalid, StoreUnavailable, WorkerFailed
 from flask_hotreload.generation import Generation, Kept
 from flask_hotreload.host import Application, Asked, Conductor, Given, Limits
@@ -172,7 +171,9 @@ class Reloader:
         in a reload document. ``reason``: what the report tells of it.
         """
         asked = Asked("rollback", actor, reason, progress)
-        document = Document(id=id or uuid.uuid4().hex, expect=expect, restores=-1 if to is None else to)
+        document = Document(
+            id=id or new_id(), may_be_retry=bool(id), expect=expect, restores=-1 if to is None else to
+        )
         return self._attempt(document, asked, multiprocess=multiprocess)
 
     def commit_staged(
@@ -208,7 +209,7 @@ class Reloader:
                     )
                 try:
                     self._turn_of = threading.get_ident()
-                    earlier = self._earlier(document.id)
+                    earlier = self._earlier(document.id) if document.may_be_retry else None
                     return earlier if earlier is not None else self._conduct(document, asked)
                 finally:
                     self._turn_of = 0
@@ -313,8 +314,12 @@ class Reloader:
             number=self.current.number + 1 if number is None else number,
             given=given,
         )
-        self._application.notify("reload_started", report=self.report_of(transaction))
+        self._tell_start(transaction)
         return transaction
+
+    def _tell_start(self, transaction: Transaction) -> None:
+        if self._application.awaits("reload_started"):
+            self._application.notify("reload_started", report=self.report_of(transaction))
 
     def park(self, transaction: Transaction, *, seconds: float | None = None) -> ReloadReport:
         """Keep what is staged for a later :meth:`resume`, in the place of :meth:`end`."""
@@ -333,7 +338,7 @@ class Reloader:
         if transaction is not None:
             self._running = transaction
             transaction.resume(document, asked)
-            self._application.notify("reload_started", report=self.report_of(transaction))
+            self._tell_start(transaction)
         return transaction
 
     def commit(self, transaction: Transaction) -> None:

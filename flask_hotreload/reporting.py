@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import socket
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from flask_hotreload.document import Document
+from flask_hotreload.document import Document, new_id
 from flask_hotreload.report import ReloadReport, StagedReport, Status, WorkerReport, describe_error, utc_now
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def unreadable(given: object) -> Document:
     told = given if isinstance(given, Mapping) else {}
     identity, label = told.get("id"), told.get("label")
     return Document(
-        id=identity if isinstance(identity, str) and identity else uuid.uuid4().hex,
+        id=identity if isinstance(identity, str) and identity else new_id(),
         label=label if isinstance(label, str) else None,
     )
 

@@ -5,6 +5,7 @@ The application's extension object and every handle on it share one service.
 
 from __future__ import annotations
 
+import _thread
 import functools
 import gc
 import logging
@@ -337,7 +338,10 @@ class Service:
             # What is on disk is what has just been left. To read all of it takes longer than the rollback.
             timer = threading.Timer(_DRIFT_AFTER, self._warn_of_drift)
             timer.name, timer.daemon = "hotreload-drift", True
-            timer.start()
+            try:
+                _thread.start_new_thread(timer.start, ())  # which waits for that thread to run, and the answer not
+            except RuntimeError as error:  # too many threads
+                _log.warning("what lies on disk is not compared with what runs: %s", error)
 
     def pending(self) -> list[dict[str, str]]:
         """What lies on disk and does not run: see :class:`~flask_hotreload.drift.Drift`."""

@@ -125,7 +125,7 @@ class Transaction:
                 if self._preparation.executes:
                     self._thread().run(self._stage, seconds=self._limits.prepare_timeout)
                 else:
-                    self._stage()
+                    self._preparation.make(_at_once)
             except Overrun as overrun:
                 raise hanging_import(overrun, self.snapshot) from None
             except LoadError as error:
@@ -416,6 +416,10 @@ class Transaction:
             yield
         finally:
             self._milliseconds[name] = (perf_counter() - started) * 1000
+
+
+def _at_once() -> None:
+    """In the place of a rest, where no new code runs."""
 
 
 def _gone() -> Generation | None:

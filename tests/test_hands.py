@@ -20,7 +20,7 @@ def place(tmp_path):
     opened = []
 
     def enter():
-        opened.append(Hands(tmp_path / "store"))
+        opened.append(Hands(tmp_path / "store", Ballot.APPLIED))
         return opened[-1]
 
     yield enter
@@ -133,21 +133,21 @@ def test_a_vote_that_was_cut_off_does_not_count_and_harms_no_other(place):
 @pytest.mark.parametrize("replaced", [True, False])
 def test_a_file_that_was_deleted_is_missed(place, tmp_path, replaced):
     hands = place()
-    (tmp_path / "store.hands").unlink()
+    (tmp_path / "store.applied").unlink()
     if replaced:
         place()
     for act in (lambda: hands.call("t1"), lambda: hands.vote(vote())):
-        with pytest.raises(StoreUnavailable, match=r"store\.hands was deleted or replaced.*restart"):
+        with pytest.raises(StoreUnavailable, match=r"store\.applied was deleted or replaced.*restart"):
             act()
 
 
 def test_nobody_else_can_write(place, tmp_path):
     place()
-    assert os.stat(tmp_path / "store.hands").st_mode & 0o777 == 0o600
+    assert os.stat(tmp_path / "store.applied").st_mode & 0o777 == 0o600
 
 
 def test_a_link_in_its_place_is_not_followed(place, tmp_path):
-    (tmp_path / "store.hands").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "store.applied").symlink_to(tmp_path / "elsewhere")
     with pytest.raises(OSError, match="symbolic"):
         place()
     assert not (tmp_path / "elsewhere").exists()

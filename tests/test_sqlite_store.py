@@ -146,12 +146,13 @@ def test_a_log_that_is_deleted_while_it_is_used_is_noticed(file, opened):
     refused(store, "deleted")
 
 
-def test_a_file_of_votes_that_is_deleted_is_noticed_before_anybody_is_held(file, opened):
+@pytest.mark.parametrize("ballot", [Ballot.PREPARED, Ballot.APPLIED])
+def test_a_file_of_votes_that_is_deleted_is_noticed_before_anybody_is_held(file, opened, ballot):
     store = opened()
     store.join(member(store.member_id))
     assert store.begin(transaction(participants=(store.member_id,)))
-    Path(f"{file}.hands").unlink()
-    noticed = "hands was deleted or replaced while workers vote there; restart"
+    Path(f"{file}.{ballot.value}").unlink()
+    noticed = f"{ballot.value} was deleted or replaced while workers vote there; restart"
     with pytest.raises(StoreUnavailable, match=noticed):
         store.vote(Vote("t1", Ballot.PREPARED, store.member_id, ok=True))
     assert store.abort("t1", "enough")

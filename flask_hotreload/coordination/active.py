@@ -20,6 +20,11 @@ TIDIED = "SELECT 1 FROM active JOIN meta WHERE active.id = tidied"
 UNTIDY = f"SELECT 1 FROM active JOIN meta WHERE active.id IS NOT tidied AND NOT ({UNDECIDED})"
 #: Decide for commit, if it is this one's time.
 COMMIT = f"UPDATE active SET phase = '{Phase.COMMITTED.value}' WHERE id = ? AND phase = '{Phase.APPLY.value}'"
+#: Whether something is under way or the id was used; the head of a release; the newest generation of all releases.
+_STATE = f"""
+SELECT EXISTS (SELECT 1 FROM active WHERE {UNDECIDED} UNION ALL {past.BEGUN}),
+    (SELECT head FROM releases WHERE name = ?), max(newest, (SELECT max(head) FROM releases)) FROM meta
+"""
 _BEFORE = {Phase.PREPARE: Phase.STAGING, Phase.APPLY: Phase.PREPARE}
 
 _write_names = msgspec.json.Encoder().encode
@@ -27,13 +32,8 @@ _write_names = msgspec.json.Encoder().encode
 
 def left_out(connection: sqlite3.Connection, record: TransactionRecord) -> set[str] | None:
     """``None``: it may not begin. Else the members of its release that it leaves out: they have to be dead."""
-    if connection.execute(
-        f"SELECT 1 FROM active WHERE {UNDECIDED} UNION ALL {past.BEGUN}", (record.id, record.id)
-    ).fetchone():
-        return None
-    heads = dict(connection.execute("SELECT name, head FROM releases").fetchall())
-    ((newest,),) = connection.execute("SELECT newest FROM meta").fetchall()
-    if heads.get(record.release) != record.base or record.generation <= max(newest, *heads.values()):
+    ((busy, head, newest),) = connection.execute(_STATE, (record.id, record.id, record.release)).fetchall()
+    if busy or head != record.base or record.generation <= newest:
         return None
     rows = connection.execute("SELECT id FROM members WHERE release = ?", (record.release,)).fetchall()
     members = {row[0] for row in rows}
@@ -62,7 +62,7 @@ def put(connection: sqlite3.Connection, record: TransactionRecord) -> None:
             record.reason,
         ),
     )
-    connection.execute("INSERT OR REPLACE INTO payload VALUES (1, ?, 0, ?)", (record.id, record.payload))
+    connection.execute("INSERT OR REPLACE INTO payload VALUES (1, ?)", (record.payload,))
 
 
 def advance(
@@ -73,5 +73,5 @@ def advance(
         (to.value, deadline, payload is not None, transaction, _BEFORE[to].value),
     ).rowcount
     if changed and payload is not None:
-        connection.execute("UPDATE payload SET version = version + 1, data = ?", (payload,))
+        connection.execute("UPDATE payload SET data = ?", (payload,))
     return changed > 0

@@ -324,7 +324,8 @@ class Agent:
         if done is not None:
             return done
         transaction = self._participant.transaction or self._conductor.transaction
-        view = None if self._failed else self._view(transaction)
+        begun = self._begun()
+        view = None if self._failed else begun or self._view(transaction)
         self._failed = False
         now = self._store.now()
         action = self._participant.observe(view, now, coordinator_is_dead=self._coordinator_is_dead(view))
@@ -353,6 +354,11 @@ class Agent:
         if action is not None:
             return self._carry_out(action)
         return False if self._conductor.hear(news) else None
+
+    def _begun(self) -> View | None:
+        """What this worker need not look for: it has just begun the transaction that is under way."""
+        view, self._conductor.begun = self._conductor.begun, None
+        return view if self._participant.record is None else None
 
     def _view(self, transaction: str | None) -> View | None:
         look = self._store.view if self._conductor.busy or not self._belonging.joined else self._store.glance

@@ -99,6 +99,8 @@ class Conductor:
         self._to_tell: list[str] = []  # whom, that a transaction has ended
         #: What has just become so of its transaction. The others are rung with it, the agent takes it.
         self.news: News | None = None
+        #: What the store holds since its transaction has begun; the agent takes that, too, and need not look.
+        self.begun: View | None = None
 
     def ask(self, document: Document, asked: Asked) -> Asking:
         """Line up a reload. Raise :class:`ReloadInvalid` for what cannot be told to other workers.
@@ -237,7 +239,7 @@ class Conductor:
 
     def _begin(self, asking: Asking, view: View, now: float) -> bool:
         """Take the turn of all workers, or wait for it."""
-        if self._store.has_begun(asking.document.id):
+        if asking.document.may_be_retry and self._store.has_begun(asking.document.id):
             return self._answer(asking)
         self._reports.complete(view.active)  # its votes go when the next one begins
         expected, live = asking.document.expect, self._worker.generation
@@ -270,6 +272,7 @@ class Conductor:
             if phase is Phase.PREPARE:
                 self._ring_others(record)
             asking.record = record
+            self.begun = structs.replace(view, active=record, votes=(), outcome=None)
             self._look_again, self._buried = 0.0, set()
             asking.members = {member.id: member for member in view.members}
             self.alike = len({asking.members[member].sources for member in record.participants}) == 1

@@ -22,7 +22,7 @@ _log = logging.getLogger("flask_hotreload")
 
 #: Tells the store's files from other SQLite files, and from those of other versions.
 APPLICATION_ID = 0x686F7472
-VERSION = 7
+VERSION = 8
 _MAGIC = b"SQLite format 3\0"
 _COMPANIONS = ("-wal", "-shm")
 #: A write-ahead log that is longer than this is to be carried over into the file, when there is time. Bytes.
@@ -42,10 +42,8 @@ CREATE TABLE active (
     participants TEXT NOT NULL, base INTEGER NOT NULL, generation INTEGER NOT NULL, phase TEXT NOT NULL,
     deadline REAL NOT NULL, reason TEXT, version INTEGER NOT NULL
 );
-CREATE TABLE payload (one INTEGER PRIMARY KEY CHECK (one = 1), id TEXT NOT NULL, version INTEGER NOT NULL, data BLOB);
-CREATE TABLE votes (
-    ballot TEXT NOT NULL, member TEXT NOT NULL, ok INTEGER NOT NULL, vote TEXT NOT NULL, PRIMARY KEY (ballot, member)
-) WITHOUT ROWID;
+CREATE TABLE payload (one INTEGER PRIMARY KEY CHECK (one = 1), data BLOB NOT NULL);
+CREATE TABLE votes (member TEXT PRIMARY KEY, ok INTEGER NOT NULL, vote TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (id TEXT PRIMARY KEY, release TEXT NOT NULL, member TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE journal (
     number INTEGER PRIMARY KEY, release TEXT NOT NULL, generation INTEGER NOT NULL, id TEXT NOT NULL UNIQUE,

@@ -1,10 +1,10 @@
-"""Votes by show of hands: those that are cast while requests are held take no turn at a store's file.
+"""Votes by show of hands: those that lead to a decision take no turn at a store's file.
 
-Beside the store lies a file to which everybody appends: that a transaction calls for votes, each vote, and that it is
-over. An append is one system call, which the kernel carries out as if alone (POSIX, ``write`` with ``O_APPEND``), and
-whoever reads after its own append sees all that were before: so of several that vote at once the last one counts them
-all. Nobody waits for anybody, while a turn would be held, and waited for, by processes that the scheduler has put
-aside.
+Beside the store lies a file for each such ballot, to which everybody appends: that a transaction calls for votes,
+each vote, and that it is over. An append is one system call, which the kernel carries out as if alone (POSIX,
+``write`` with ``O_APPEND``), and whoever reads after its own append sees all that were before: so of several that
+vote at once the last one counts them all. Nobody waits for anybody, while a turn would be held, and waited for, by
+processes that the scheduler has put aside.
 
 A vote is kept as long as the system runs, whatever becomes of the processes.
 """
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-from flask_hotreload.coordination.records import Vote
+from flask_hotreload.coordination.records import Ballot, Vote
 from flask_hotreload.errors import StoreUnavailable
 
 _CALLED, _OVER, _YES, _NO = b"called", b"over", b"yes", b"no"
@@ -27,13 +27,13 @@ _read = msgspec.json.Decoder(Vote).decode
 
 
 class Hands:
-    """Of the store ``store``; its turn, where one is needed, is the caller's.
+    """Of one ``ballot`` beside ``store``, whose turn, where one is needed, is the caller's.
 
     Everything raises :class:`OSError`, as of any file, or :class:`StoreUnavailable` if the file was deleted.
     """
 
-    def __init__(self, store: Path) -> None:
-        self._path = str(store.with_name(f"{store.name}.hands"))
+    def __init__(self, store: Path, ballot: Ballot) -> None:
+        self._path = str(store.with_name(f"{store.name}.{ballot.value}"))
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(self._path, flags, 0o600)
         self._identity = _identity(os.fstat(self._file))

@@ -92,6 +92,8 @@ class Participation:
             self._end()
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
+            elif at_leisure:
+                self._worker.read_ahead()
             if at_leisure and self._coordinates(record):
                 self._store.tidy()
         finally:

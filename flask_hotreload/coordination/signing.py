@@ -31,7 +31,9 @@ class Signer:
             raise ValueError(
                 f"a signing key needs at least {SHORTEST_KEY} bytes, not {len(key)}: secrets.token_hex(32)"
             )
-        self._signer = _Signer(key, salt=b"flask_hotreload", key_derivation="hmac", digest_method=hashlib.sha256)
+        deriving = _Signer(key, salt=b"flask_hotreload", key_derivation="hmac", digest_method=hashlib.sha256)
+        # Once, not at each signature.
+        self._signer = _Signer(deriving.derive_key(), key_derivation="none", digest_method=hashlib.sha256)
 
     def sign(self, data: bytes) -> bytes:
         """``data``, and after it the signature."""

@@ -17,7 +17,7 @@ from contextlib import suppress
 from itertools import count
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -43,20 +43,20 @@ from flask_hotreload.coordination.records import (
 )
 from flask_hotreload.errors import StoreUnavailable
 
+#: What is voted on before the decision, by workers that prepare at the same time, or hold requests.
+_BY_HANDS = (Ballot.PREPARED, Ballot.APPLIED)
 #: Seconds for which a member that was alive is not looked at again.
 _ALIVE = 0.02
 _GLANCE = """
 SELECT meta.release, (SELECT head FROM releases WHERE name = ?), max(newest, (SELECT max(head) FROM releases)), {},
     EXISTS (SELECT 1 FROM journal WHERE journal.id = ?),
-    active.id, active.release, coordinator, participants, base, generation, phase, deadline, reason, version
+    active.id, active.release, coordinator, participants, base, generation, phase, deadline, reason, version,
+    CASE WHEN active.id = ? AND version = ? THEN NULL ELSE (SELECT data FROM payload) END
 FROM meta LEFT JOIN active
 """
 _VIEW = _GLANCE.format("(SELECT group_concat(vote) FROM votes), (SELECT group_concat(member) FROM members)")
 _GLANCE = _GLANCE.format("NULL, NULL")
-_VOTE = """
-INSERT OR IGNORE INTO votes SELECT ?, ?, ?, ? FROM active
-WHERE id = ? AND (? = 'settled' OR phase NOT IN ('committed', 'aborted'))
-"""
+_VOTE = "INSERT OR IGNORE INTO votes SELECT ?, ?, ? FROM active WHERE id = ?"
 _UPDATE = "UPDATE members SET member = ? WHERE id = ?"
 _MAY_SERVE = """
 SELECT 1 FROM members JOIN releases ON releases.name = members.release WHERE members.id = ? AND releases.head = ?
@@ -68,6 +68,14 @@ _read_members = msgspec.json.Decoder(tuple[Member, ...]).decode
 _read_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
+class _Payload(NamedTuple):
+    """Of the active transaction. A new ``version`` has other ``data``."""
+
+    transaction: str
+    version: int
+    data: bytes
+
+
 class _Opened:
     """What one process holds of the store."""
 
@@ -75,14 +83,14 @@ class _Opened:
         self.database = Database(file, busy_seconds=busy_seconds, first_release=FIRST_RELEASE)
         try:
             with self.database.explaining():
-                self.hands = Hands(file)
+                self.hands = {ballot: Hands(file, ballot) for ballot in _BY_HANDS}
         except BaseException:
             self.database.close()
             raise
         self.member: str | None = None
         self.presence: Presence | None = None
         self.bell: Bell | None = None
-        self.payload: tuple[str, int, bytes] | None = None  # transaction, version, payload
+        self.payload = _Payload("", 0, b"")  # as it was seen last
         self.members: tuple[str, tuple[Member, ...]] = ("", ())  # as they stand in the file, and read
         self.seen_alive: dict[str, float] = {}
         self.journal: dict[str, JournalRecord] = {}  # transaction → its record, as they were read last
@@ -96,7 +104,8 @@ class _Opened:
         return [descriptor for each in self._held() for descriptor in each.descriptors()]
 
     def _held(self) -> list[Bell | Presence | Hands | Database]:
-        return [each for each in (self.bell, self.presence, self.hands, self.database) if each is not None]
+        held = (self.bell, self.presence, *self.hands.values(), self.database)
+        return [each for each in held if each is not None]
 
 
 class SQLiteStore:
@@ -260,13 +269,13 @@ class SQLiteStore:
 
     def _look(self, release: str, transaction: str | None, *, whole: bool) -> View:
         opened, statement = self._open(), _VIEW if whole else _GLANCE
-        while True:
-            ((current, head, newest, votes, members, journalled, *row),) = opened.database.read(
-                statement, (release, transaction)
-            )
-            active = None if row[0] is None else self._active(opened, row)
-            if row[0] is None or active is not None:
-                break
+        known = opened.payload
+        ((current, head, newest, votes, members, journalled, *row),) = opened.database.read(
+            statement, (release, transaction, known.transaction, known.version)
+        )
+        active = None
+        if row[0] is not None:
+            active, opened.payload = _active(row, known)
         outcome = None
         if transaction is not None:
             outcome = Phase.COMMITTED if journalled else Phase.ABORTED
@@ -275,32 +284,11 @@ class SQLiteStore:
         read_votes = () if votes is None else _read_votes(f"[{votes}]")
         if whole and active is not None:
             with self._database.explaining():
-                read_votes += opened.hands.votes(active.id)
+                read_votes += tuple(vote for hands in opened.hands.values() for vote in hands.votes(active.id))
         if members is not None and members != opened.members[0]:
             opened.members = (members, _read_members(f"[{members}]"))
         read_members = () if members is None else opened.members[1]
         return View(current, head or 0, newest, active, read_votes, read_members, outcome)
-
-    def _active(self, opened: _Opened, row: Sequence[Any]) -> TransactionRecord | None:
-        """``None``: the payload has changed since the row was read."""
-        transaction, release, coordinator, participants, base, generation, phase, deadline, reason, version = row
-        if opened.payload is None or opened.payload[:2] != (transaction, version):
-            ((*found, payload),) = opened.database.read("SELECT id, version, data FROM payload")
-            if found != [transaction, version]:
-                return None
-            opened.payload = (transaction, version, payload)
-        return TransactionRecord(
-            transaction,
-            release,
-            coordinator,
-            _read_names(participants),
-            base,
-            generation,
-            Phase(phase),
-            deadline,
-            opened.payload[2],
-            reason,
-        )
 
     def begin(self, record: TransactionRecord) -> bool:
         with self._database.write() as connection:
@@ -309,7 +297,8 @@ class SQLiteStore:
                 return False
             if not connection.execute(under_way.TIDIED).fetchone():
                 self._tidy(connection)
-            self._open().hands.call(record.id)
+            for hands in self._open().hands.values():
+                hands.call(record.id)
             under_way.put(connection, record)
         self._database.shorten_log(FAR_TOO_LONG_LOG)
         return True
@@ -336,21 +325,19 @@ class SQLiteStore:
             return under_way.advance(connection, transaction, to, deadline, payload)
 
     def vote(self, vote: Vote, *, told: Member | None = None) -> int:
-        if vote.ballot is Ballot.APPLIED:  # requests are held
+        hands = self._open().hands
+        if vote.ballot in hands:
             with self._database.explaining():
-                return self._open().hands.vote(vote)
-        if vote.ballot is Ballot.PREPARED:  # nobody is held yet
-            with self._database.explaining():
-                self._open().hands.verify()
-        ballot = vote.ballot.value
-        row = (ballot, vote.member, vote.ok, _write_json(vote).decode(), vote.transaction, ballot)
+                if vote.ballot is Ballot.PREPARED:
+                    hands[Ballot.APPLIED].verify()  # nobody is held yet
+                return hands[vote.ballot].vote(vote)
+        row = (vote.member, vote.ok, _write_json(vote).decode(), vote.transaction)
         with self._database.write() as connection:
             if told is not None:
                 connection.execute(_UPDATE, _updated(told))
             if connection.execute(_VOTE, row).rowcount < 1:
                 return 0
-            counted = connection.execute("SELECT count(*) FROM votes WHERE ballot = ? AND ok", (ballot,))
-            return int(counted.fetchall()[0][0])
+            return int(connection.execute("SELECT count(*) FROM votes WHERE ok").fetchall()[0][0])
 
     def lay_ready(self, record: JournalRecord, *, obsolete: Iterable[int] = ()) -> None:
         opened, obsolete = self._open(), tuple(obsolete)
@@ -371,7 +358,8 @@ class SQLiteStore:
         )
         if aborted:
             with suppress(OSError):  # that a late vote is told so at once is no more than convenient
-                self._open().hands.end(transaction)
+                for hands in self._open().hands.values():
+                    hands.end(transaction)
         return aborted
 
     # The journal -----------------------------------------------------------------------------------------------
@@ -454,6 +442,25 @@ class SQLiteStore:
     def wait(self, seconds: float | None) -> News | None:
         bell = self._come_to_life().bell
         return bell.wait(seconds) if bell is not None else None
+
+
+def _active(row: Sequence[Any], known: _Payload) -> tuple[TransactionRecord, _Payload]:
+    """The record in a row of a look, which is without the payload if that is the ``known`` one."""
+    transaction, release, coordinator, participants, base, generation, phase, deadline, reason, version, data = row
+    payload = known if data is None else _Payload(transaction, version, data)
+    record = TransactionRecord(
+        transaction,
+        release,
+        coordinator,
+        _read_names(participants),
+        base,
+        generation,
+        Phase(phase),
+        deadline,
+        payload.data,
+        reason,
+    )
+    return record, payload
 
 
 def _updated(member: Member) -> tuple[str, str]:

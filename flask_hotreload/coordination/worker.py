@@ -242,6 +242,10 @@ class Worker:
         """What was committed, verified. Raise :class:`StoreUnavailable`."""
         return self._journal_of(self._store.journal(self._release))
 
+    def read_ahead(self) -> None:
+        """Read the journal while there is time: a rollback needs it at once. Raise :class:`StoreUnavailable`."""
+        self.journal()
+
     def sources_read(self, known: Collection[str]) -> Read:
         """What the staged code was made from; without the bytes of the digests that are ``known``."""
         assert self._transaction is not None
