@@ -18,6 +18,8 @@ from math import inf
 from random import Random
 from typing import Any
 
+from msgspec import structs
+
 from flask_hotreload.coordination import protocol
 from flask_hotreload.coordination.memory import MemoryStore
 from flask_hotreload.coordination.protocol import (
@@ -485,8 +487,9 @@ class Worker:
                 self.ask("put_blobs", {record.id: b"source"})
                 yield None
             deadline = self.world.now + (PREPARE_TIME if action.to is Phase.PREPARE else APPLY_TIME)
-            if self.ask("advance", record.id, to=action.to, deadline=deadline) and action.to is Phase.APPLY:
-                news = News(record.id, Phase.APPLY, deadline)
+            if self.ask("advance", record.id, to=action.to, deadline=deadline):
+                begun = structs.replace(record, phase=Phase.PREPARE, deadline=deadline)
+                news = News(record.id, action.to, deadline, record=begun if action.to is Phase.PREPARE else None)
         elif isinstance(action, Commit):
             journal = JournalRecord(RELEASE, record.generation, record.id, b"", (record.id,))
             obsolete = [each.generation for each in self.ask("journal", RELEASE) if self.world.random.random() < 0.5]

@@ -1,6 +1,7 @@
 """Each rule of the state machines, one at a time; what they are good for together is seen in the simulation."""
 
 import pytest
+from msgspec.structs import replace
 
 from flask_hotreload.coordination.protocol import (
     DRY_RUN,
@@ -60,6 +61,12 @@ def within(phase, *, now=1.0, step=Step.APPLIED, **options):
 
 NEWS_OF_APPLY = News("t1", Phase.APPLY, DEADLINE)
 NEWS_OF_COMMIT = News("t1", Phase.COMMITTED)
+
+
+def news_of_beginning(**other):
+    record = replace(transaction(), **other)
+    return News(record.id, Phase.PREPARE, record.deadline, record=record)
+
 
 # A participant that is in no transaction ----------------------------------------------------------------------------
 
@@ -241,6 +248,44 @@ def test_a_long_stop_is_no_doubt():
 def test_a_view_that_does_not_tell_of_its_transaction_is_an_error():
     with pytest.raises(ValueError, match="t1"):
         participant(step=Step.APPLIED).observe(view(transaction(Phase.APPLY)), 1.0)
+
+
+def test_it_prepares_what_it_hears_begins():
+    assert participant().hear(news_of_beginning(), 1.0) == Prepare(transaction())
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"phase": Phase.STAGING},
+        {"phase": Phase.APPLY},
+        {"base": 1},
+        {"participants": ("a",)},
+        {"deadline": 1.0},
+    ],
+    ids=lambda other: next(iter(other)),
+)
+def test_what_it_hears_begins_for_others_or_in_another_way_it_looks_into(other):
+    assert participant().hear(news_of_beginning(**other), 1.0) is None
+
+
+def test_what_it_has_ended_does_not_begin_again_by_hearsay():
+    done = participant(step=Step.PREPARED)
+    done.settled(0)
+    assert done.hear(news_of_beginning(), 1.0) is None
+
+
+def test_while_it_prepares_it_hears_of_no_other_beginning():
+    assert participant(step=Step.PREPARED).hear(news_of_beginning(id="t2"), 1.0) is None
+
+
+def test_who_has_lost_the_store_looks_before_it_prepares_what_it_hears():
+    """The time for which it may doubt would count from then."""
+    lost = participant()
+    assert lost.observe(None, 1.0) == Wait()
+    assert lost.hear(news_of_beginning(), 1.0) is None
+    assert lost.observe(view(), 1.0) == Wait()
+    assert lost.hear(news_of_beginning(), 1.0) == Prepare(transaction())
 
 
 def test_it_applies_when_it_hears_that_all_have_prepared():

@@ -270,7 +270,7 @@ class Conductor:
         )
         if self._store.begin(record):
             if phase is Phase.PREPARE:
-                self._ring_others(record)
+                self._ring_others(record, _begins(record))
             asking.record = record
             self.begun = structs.replace(view, active=record, votes=(), outcome=None)
             self._look_again, self._buried = 0.0, set()
@@ -347,7 +347,8 @@ class Conductor:
         payload = self._composer.whole(asking, record.generation)
         deadline = self._store.now() + self._timeouts.prepare_timeout + MARGIN
         if self._store.advance(record.id, to=Phase.PREPARE, deadline=deadline, payload=payload):
-            self._ring_others(record)
+            begun = structs.replace(record, phase=Phase.PREPARE, deadline=deadline, payload=payload)
+            self._ring_others(record, _begins(begun))
 
     def _close(self, asking: Asking, record: TransactionRecord) -> None:
         """Let everybody close its lock, drain and apply."""
@@ -425,3 +426,8 @@ class Conductor:
         """Whether the store does not know any more what it has begun."""
         known = view.active is not None and view.active.id == record.id
         return not known and not self._store.has_begun(record.id)
+
+
+def _begins(record: TransactionRecord) -> News:
+    """That all are to prepare."""
+    return News(record.id, Phase.PREPARE, record.deadline, record=record)

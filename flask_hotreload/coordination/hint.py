@@ -22,8 +22,9 @@ _read = msgspec.msgpack.Decoder(Hint).decode
 
 
 def written(by: str, news: News | None = None) -> bytes:
-    """A hint to be sent."""
-    return _write(Hint(by, news))
+    """A hint to be sent, without news that are too long."""
+    hint = _write(Hint(by, news))
+    return hint if len(hint) <= LONGEST else _write(Hint(by))
 
 
 def read(data: bytes) -> Hint:

@@ -208,15 +208,18 @@ class Participant:
             raise ValueError(f"the view does not tell of transaction {self.record.id}; ask about it")
         return self._within(self.record, view, view.outcome, now, coordinator_is_dead=coordinator_is_dead)
 
-    def hear(self, news: News, now: float) -> Apply | Release | None:
+    def hear(self, news: News, now: float) -> Prepare | Apply | Release | None:
         """What to do at once, given what a ring tells; ``None``: nothing, look at the store.
 
-        It saves the look while requests are held, and nothing else depends on it. That a transaction is committed
-        never changes, and is told by who has seen it decided. That it may apply is no longer true once somebody has
-        aborted it: then the vote on having applied is refused, and the store tells why.
+        It saves the look, also while requests are held, and nothing else depends on it. That a transaction is
+        committed never changes, and is told by who has seen it decided. That it is to be prepared, or may apply, is
+        no longer true once somebody has aborted it: then the vote on having done so is refused, and the store tells
+        why.
         """
         record = self.record
-        if record is None or news.transaction != record.id or news.agreed:
+        if record is None:
+            return None if news.record is None or now >= news.record.deadline else self._begins(news.record)
+        if news.transaction != record.id or news.agreed:
             return None
         if news.phase is Phase.COMMITTED and self.step is Step.APPLIED:
             return Release(record.id)
@@ -224,6 +227,11 @@ class Participant:
             self.record = replace(record, phase=Phase.APPLY, deadline=news.deadline)
             return Apply(self.record)
         return None
+
+    def _begins(self, record: TransactionRecord) -> Prepare | None:
+        """As :meth:`_idle`, but that it leaves to that one whatever is not as it should be."""
+        fits = record.base == self.generation and record.id != self._finished and self.me in record.participants
+        return Prepare(record) if fits and record.phase is Phase.PREPARE and self._away_since is None else None
 
     def _idle(self, view: View, now: float, *, coordinator_is_dead: bool) -> ParticipantAction:
         if view.head != self.generation and (view.head > self.generation or self.publishes):

@@ -80,16 +80,18 @@ class TransactionRecord(msgspec.Struct, frozen=True):
 class News(msgspec.Struct, frozen=True, array_like=True):
     """What a ring may tell: ``transaction`` has come to ``phase``, until ``deadline`` on the store's clock.
 
-    ``agreed``: and every participant has voted yes on what this phase asks of it.
+    ``agreed``: and every participant has voted yes on what this phase asks of it. ``record``: as it stands there, if
+    it is short.
 
-    Whoever rings has it from the store. Of ``COMMITTED``, and that all have agreed, it stays true; of ``APPLY`` until
-    somebody aborts.
+    Whoever rings has it from the store. Of ``COMMITTED``, and that all have agreed, it stays true; of ``PREPARE`` and
+    ``APPLY`` until somebody aborts.
     """
 
     transaction: str
     phase: Phase
     deadline: float = 0.0
     agreed: bool = False
+    record: TransactionRecord | None = None
 
 
 class Vote(msgspec.Struct, frozen=True):
