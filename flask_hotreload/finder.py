@@ -108,6 +108,11 @@ class ProjectFinder:
         """As :class:`~flask_hotreload.overlay.Finder` says."""
         return self._roots.verdicts.foreign
 
+    @property
+    def edition(self) -> object:
+        """As :class:`~flask_hotreload.overlay.Finder` says."""
+        return self._roots.verdicts.edition, self._keep
+
     def _lies_here(self, module: ModuleType, spec: object) -> bool | None:
         file = _file(module)
         if file is not None:

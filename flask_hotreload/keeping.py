@@ -8,7 +8,7 @@ project leaves megabytes. So when several applications are only waiting for it, 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from flask_hotreload.caches import forget_lines, forget_types
@@ -57,11 +57,12 @@ class Keeping:
         if len(waiting) > WAITING:
             collect_later(urgent=len(waiting) > TOO_MANY)
 
-    def _let_go(self, gone: Iterable[Kept], current: Generation) -> None:
+    def _let_go(self, gone: Sequence[Kept], current: Generation) -> None:
         staying = [current.recipe.snapshot, *(each.recipe.snapshot for each in self._kept.values())]
         for each in gone:
             forget_lines(each.recipe.snapshot, staying)
-        forget_types()
+        if gone:
+            forget_types()
         self._waiting += [weakref.ref(each.mount) for each in gone if each.made_by_reload]
 
     def begin_anew(self, current: Generation) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from flask_hotreload.errors import LoadError
 from flask_hotreload.failure import load_error
 from flask_hotreload.finder import ProjectFinder, SnapshotLoader
+from flask_hotreload.inventory import inventory
 from flask_hotreload.modules_view import AbsentType
 from flask_hotreload.overlay import Displaced, present
 from flask_hotreload.sources import ResolvedRoots, Snapshot, Source
@@ -242,6 +243,11 @@ class _Quotes:
         entry = _entry(source)
         if entry is not None and linecache.cache.get(source.path) != entry:
             self._lines[source.path] = entry
+
+
+def take_stock(roots: ResolvedRoots, keep: Collection[str]) -> None:
+    """Find out whose the live modules are: while they stay the same, a reload of the whole source need not."""
+    inventory(ProjectFinder(Snapshot(roots), keep))
 
 
 class KeptModules:

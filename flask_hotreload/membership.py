@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import threading
 import weakref
@@ -325,8 +326,8 @@ def _is_own(service: Serves) -> bool:
 
 def _script_of(service: Serves) -> Callable[[str | None], str]:
     """How a script of a document is told to the workers of all hosts."""
-    roots = service.roots.resolve()
-    return lambda path: told_script(roots, service.script(path))
+    roots = functools.cache(service.roots.resolve)  # once for all scripts, and not if there are none
+    return lambda path: told_script(roots(), service.script(path))
 
 
 def _redis_store(url: str, deployment: str) -> Store:

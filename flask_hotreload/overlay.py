@@ -11,6 +11,7 @@ from types import FrameType, ModuleType
 from typing import Any, Protocol, cast
 
 from flask_hotreload.interpreter import interpreter
+from flask_hotreload.inventory import inventory
 from flask_hotreload.modules_view import ABSENT, AbsentType, ModulesView
 
 _UNKNOWN = object()
@@ -34,6 +35,10 @@ class Finder(Protocol):
     @property
     def foreign(self) -> Set[int]:
         """The identities of modules of which is known already that :meth:`owns` says no: of most, after a while."""
+
+    @property
+    def edition(self) -> object:
+        """Equal to another finder's, or to its own at another time, if :meth:`owns` would say the same."""
 
     def find_spec(self, name: str, path: Sequence[str] | None) -> ModuleSpec | None:
         """The spec of a project module that is not loaded; ``None``: there is none, or it is not the project's."""
@@ -112,7 +117,7 @@ class Overlay(MutableMapping[str, ModuleType]):
         self._attributes: dict[str, object] = {}
         self._owned: dict[str, bool] = {}
         self._surveyed: list[str] = []
-        self._leaving: Set[str] = frozenset()
+        self._leaving: set[str] = set()
 
     @property
     def modules(self) -> MutableMapping[str, ModuleType]:
@@ -254,11 +259,11 @@ class Overlay(MutableMapping[str, ModuleType]):
     def survey(self) -> None:
         """Find out now whose the live modules are, so that the commit of a whole generation has little to ask."""
         if not self.fallback:
-            live = interpreter.live.copy()
-            others, foreign, targets = live.keys() - self._own.keys(), self._finder.foreign, self._finder.targets
-            asked = [name for name in others if id(live[name]) not in foreign or name in targets]
-            self._leaving = {name for name in asked if self.owns(name)}
-            self._surveyed = list(live)
+            live = inventory(self._finder)
+            unsure = live.unsure.union(self._finder.targets).difference(self._own)
+            self._leaving = live.owned.difference(self._own)
+            self._leaving.update(name for name in unsure if name in interpreter.live and self.owns(name))
+            self._surveyed = live.names
 
     def commit(self, before: Callable[[Displaced], object] = lambda displaced: None) -> Displaced:
         """Make these modules the live ones, and let go of them here. Cannot fail.

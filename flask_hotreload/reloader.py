@@ -21,6 +21,7 @@ from flask_hotreload.generation import Generation, Kept
 from flask_hotreload.host import Application, Asked, Conductor, Given, Limits
 from flask_hotreload.interpreter import set_pinned
 from flask_hotreload.keeping import Keeping
+from flask_hotreload.loader import take_stock
 from flask_hotreload.mutex import Mutex
 from flask_hotreload.parking import Parking, commit_of, committing, not_staged
 from flask_hotreload.progress import Progress, untold, worker_told
@@ -264,7 +265,11 @@ class Reloader:
         except BaseException:
             self.end(transaction)
             raise
-        return self.park(transaction) if document.stage and not transaction.unchanged else self.end(transaction)
+        if document.stage and not transaction.unchanged:
+            return self.park(transaction)
+        report = self.end(transaction)
+        self.collect()
+        return report
 
     def _earlier(self, identity: str) -> ReloadReport | None:
         """What an earlier transaction with the same id came to, anywhere: its report, or its error raised."""
@@ -395,7 +400,10 @@ class Reloader:
         self._application.caught_up(probation, identity, began)
 
     def end(self, transaction: Transaction, error: ReloadError | None = None) -> ReloadReport:
-        """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals."""
+        """Undo everything unless it is committed, and let go. :meth:`tell` sends the signals.
+
+        What is not worth keeping any more goes with :meth:`collect`, for which nobody needs to wait.
+        """
         if not transaction.committed:
             transaction.abort()
         transaction.close()
@@ -406,7 +414,6 @@ class Reloader:
         if transaction.committed:
             self.settle(transaction)
         self._retirement.run()
-        self._keeping.collect(self.current)
         report = self.report_of(transaction, error)
         if _log.isEnabledFor(logging.DEBUG):
             _log.debug("in this worker: %s", report.summary())
@@ -418,6 +425,14 @@ class Reloader:
         if not transaction.hung:
             transaction.let_go()
         return report
+
+    def collect(self) -> None:
+        """Let go of generations that nobody can roll back to any more. Behind every :meth:`end` of what committed."""
+        self._keeping.collect(self.current)
+
+    def read_ahead(self) -> None:
+        """Find out while there is time what the next reload, a rollback maybe, has to know."""
+        take_stock(self._application.roots.resolve(), self._application.keep)
 
     def tell(self) -> None:
         """Send the signals of what has ended. Receivers may reload: whoever calls this is in no transaction."""

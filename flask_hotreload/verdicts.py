@@ -15,6 +15,8 @@ class Verdicts:
         self._known: dict[int, tuple[weakref.ref[ModuleType], bool]] = {}
         #: The identities of those that are not the project's.
         self.foreign: set[int] = set()
+        #: Another one as soon as verdicts may be others.
+        self.edition = object()
 
     def get(self, module: ModuleType) -> bool | None:
         """``None``: nobody has found out yet."""
@@ -34,5 +36,6 @@ class Verdicts:
         known[identity] = weakref.ref(module, forget), verdict
 
     def clear(self) -> None:
+        self.edition = object()
         self._known.clear()
         self.foreign.clear()

@@ -244,6 +244,20 @@ def test_a_rollback_warns_once_that_the_disk_has_what_was_left(service, lines):
     assert service.control().get_json()["drift"] == told
 
 
+def test_a_rollback_that_can_start_no_thread_is_a_rollback_all_the_same(service, lines, monkeypatch, caplog):
+    service.rewrite(BODY + "LABEL = 2\n")
+    service.rpc.reload()
+
+    def no_thread(function, arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr("flask_hotreload.service._thread.start_new_thread", no_thread)
+    assert service.rpc.rollback().status == "committed"
+    [(level, told)] = [line for line in lines() if "disk" in line[1]]
+    assert (level, told) == ("WARNING", "what lies on disk is not compared with what runs: can't start new thread")
+    caplog.clear()  # the error holds the service
+
+
 def test_a_disk_that_no_generation_was_made_from_is_told_by_its_files(service, lines):
     service.rpc.reload(label="v1.4.2")
     file = service.write("handlers.py", "def rate(amount: int) -> int: return 3 * amount")

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from conftest import until
 
+from flask_hotreload import inventory as inventory_module
 from flask_hotreload.attempts import Attempts
 from flask_hotreload.coordination.payload import Payload, SourceReference, keys_of, seal
 from flask_hotreload.coordination.records import Ballot, JournalRecord, Member, Phase, TransactionRecord, Vote
@@ -294,6 +295,31 @@ def test_a_retry_that_expects_what_its_first_attempt_has_replaced_gets_the_repor
     assert (report.id, report.status, report.generation) == (first.id, "committed", 1)
     with pytest.raises(ReloadBusy, match="not 0 as expected"):
         service.reload("rate", id="another", expect=0)
+
+
+def test_only_an_id_that_was_given_can_have_been_used_before(service, monkeypatch):
+    looked_for, store = [], agent_of(service)._store
+    has_begun = store.has_begun
+    monkeypatch.setattr(store, "has_begun", lambda identity: looked_for.append(identity) or has_begun(identity))
+    made_up = service.reload("rate")
+    assert made_up.id not in looked_for
+    service.write("handlers.py", "def rate(amount: int) -> int: return 3 * amount")
+    service.reload("rate", id=ID)
+    assert ID in looked_for
+    looked_for.clear()
+    service.rpc.rollback()
+    assert looked_for == []
+    assert service.control("/rollback", method="POST", json={"id": "back-again"}).get_json()["id"] in looked_for
+
+
+def test_behind_a_reload_a_worker_reads_what_a_rollback_would_need_at_once(service, monkeypatch):
+    monkeypatch.setattr(inventory_module, "_known", None)
+    read, store = [], agent_of(service)._store
+    journal = store.journal
+    monkeypatch.setattr(store, "journal", lambda release: read.append(journal(release)) or read[-1])
+    report = service.rpc.reload()
+    until(lambda: read and [record.transaction for record in read[-1]] == [report.id], "nobody reads the journal")
+    until(lambda: inventory_module._known is not None, "nobody finds out whose the modules are")
 
 
 def test_health_is_told_while_the_first_request_waits_until_the_worker_has_joined(site, file, monkeypatch):

@@ -6,6 +6,7 @@ import pytest
 from msgspec.structs import replace
 from store_places import RELEASE, begun, committed, join, member, record, to_apply, transaction
 
+from flask_hotreload.coordination import hint
 from flask_hotreload.coordination.records import Ballot, News, Phase, StagedRecord, Vote
 from flask_hotreload.coordination.store import REMEMBERED, REPORTS
 
@@ -633,6 +634,21 @@ def test_the_last_news_that_was_rung_is_heard_once(place):
         heard.append(store.wait(PATIENCE))
     assert set(heard) <= {*news, None}
     assert store.wait(0.05) is None
+
+
+def test_news_may_carry_the_record_that_they_tell_of(place):
+    store, other = place.store("a"), place.store("b")
+    news = News("t1", Phase.PREPARE, 12.5, record=transaction())
+    other.ring([store.member_id], news)
+    assert store.wait(PATIENCE) == news
+
+
+@pytest.mark.parametrize(("length", "is_told"), [(hint.LONGEST // 2, True), (hint.LONGEST, False)])
+def test_news_that_are_too_long_for_a_hint_are_not_told_but_who_rings(length, is_told):
+    news = News("t1", Phase.PREPARE, 12.5, record=transaction(payload=b"x" * length))
+    sent = hint.written("b", news)
+    assert len(sent) <= hint.LONGEST
+    assert hint.read(sent) == hint.Hint("b", news if is_told else None)
 
 
 def test_a_process_tells_itself_news_too(store):

@@ -21,7 +21,8 @@ LAYERS = [
     "python_files",
     "sources project recipe binding jsonrpc generation document origin config namespaces bounded side_effects blame",
     "audit routes serial effects host caches draft07 docstring hint_schemas openrpc bearer circles",
-    "pace propagate modules_view interpreter overlay worlds finder failure loader late_imports drift portable",
+    "pace propagate modules_view interpreter inventory overlay worlds finder failure loader late_imports drift "
+    "portable",
     "boot gunicorn imported base_finder disk_changes stamp dead_worker stream error_count probation_watch",
     "staging checks collecting keeping retirement attempts",
     "preparation",

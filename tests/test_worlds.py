@@ -48,6 +48,7 @@ class NoProject:
 
     targets = {}  # noqa: RUF012  # never changed
     foreign = frozenset()
+    edition = None
 
     def owns(self, module):
         return False

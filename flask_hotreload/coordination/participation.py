@@ -90,6 +90,7 @@ class Participation:
             return
         try:
             self._end()
+            self._worker.collect()
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
             elif at_leisure:

@@ -194,6 +194,10 @@ class Worker:
             if self._turns is not None:
                 self._turns.end()
 
+    def collect(self) -> None:
+        """See :meth:`Reloader.collect`."""
+        self._reloader.collect()
+
     @property
     def unchanged(self) -> bool:
         """That the transaction in progress found nothing to do."""
@@ -245,6 +249,7 @@ class Worker:
     def read_ahead(self) -> None:
         """Read the journal while there is time: a rollback needs it at once. Raise :class:`StoreUnavailable`."""
         self.journal()
+        self._reloader.read_ahead()
 
     def sources_read(self, known: Collection[str]) -> Read:
         """What the staged code was made from; without the bytes of the digests that are ``known``."""
@@ -345,6 +350,7 @@ class Worker:
             self._reloader.commit(transaction)
         finally:
             self._reloader.end(transaction)
+            self._reloader.collect()
 
     def _journal_of(self, records: Sequence[JournalRecord]) -> Journal:
         """The records, provided that they are exactly those that the newest one says remain."""
