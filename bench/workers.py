@@ -80,12 +80,18 @@ class Workers:
         """The report. Raise ``RuntimeError`` if the change was refused."""
         return self._change("/_reload", document)
 
-    def rollback(self) -> dict[str, Any]:
-        """The same, to the generation before."""
-        return self._change("/_reload/rollback", {})
+    def rollback(self) -> float:
+        """To the generation before; the milliseconds from sending that, on an open connection, to its answer."""
+        connection = HTTPConnection(*self.address, timeout=60)
+        connection.connect()
+        asked = monotonic()
+        self._change("/_reload/rollback", {}, connection)
+        return (monotonic() - asked) * 1000
 
-    def _change(self, path: str, document: Mapping[str, object]) -> dict[str, Any]:
-        status, answer = self._request("POST", path, json.dumps(document).encode())
+    def _change(
+        self, path: str, document: Mapping[str, object], connection: HTTPConnection | None = None
+    ) -> dict[str, Any]:
+        status, answer = self._request("POST", path, json.dumps(document).encode(), connection)
         if status != 200:
             raise RuntimeError(f"POST {path} was answered {status}: {answer}")
         report: dict[str, Any] = answer
@@ -127,9 +133,12 @@ class Workers:
         _, status = self._request("GET", "/_reload")
         return {worker["pid"] for worker in status["workers"]}
 
-    def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Any]:
+    def _request(
+        self, method: str, path: str, body: bytes | None = None, connection: HTTPConnection | None = None
+    ) -> tuple[int, Any]:
+        """``connection``: one that is open, and closed then; else a new one is made."""
         headers = {"Authorization": f"Bearer {self._token}", "Connection": "close"}
-        connection = HTTPConnection(*self.address, timeout=60)
+        connection = connection or HTTPConnection(*self.address, timeout=60)
         try:
             connection.request(method, path, body, headers | ({"Content-Type": "application/json"} if body else {}))
             response = connection.getresponse()
