@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from itertools import repeat
 from operator import is_
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -33,14 +34,15 @@ class Inventory:
         self.owned = {name for name, verdict in verdicts.items() if verdict}
         self.unsure = {name for name, verdict in verdicts.items() if verdict is None}
         self._modules = [_referred(module) for module in live.values()]
+        self._blocked = sum(module is None for module in live.values())  # imports that somebody has blocked
 
     def is_of(self, live: Mapping[str, ModuleType], finder: Finder) -> bool:
         """Whether it would be the same if it was made anew."""
-        return (
-            finder.edition == self._edition
-            and list(live) == self.names
-            and all(map(is_, live.values(), [module() for module in self._modules]))
-        )
+        if finder.edition != self._edition or list(live) != self.names:
+            return False
+        modules = [module() for module in self._modules]
+        nothing_has_gone = sum(map(is_, modules, repeat(None))) == self._blocked
+        return nothing_has_gone and all(map(is_, live.values(), modules))
 
 
 def inventory(finder: Finder) -> Inventory:
@@ -57,12 +59,16 @@ _known: Inventory | None = None
 
 
 def _referred(module: object) -> Callable[[], object]:
-    """Nobody is to hold a module that goes."""
+    """Nobody is to hold a module that goes. What some put in a module's place may have to be held, and is not."""
     try:
         return weakref.ref(module)
-    except TypeError:  # what some put in a module's place
-        return lambda: module
+    except TypeError:
+        return object if module is not None else _nothing
+
+
+def _nothing() -> None:
+    pass
 
 
 def _verdict(module: ModuleType | None, finder: Finder) -> bool | None:
-    return None if module is None else finder.owns(module)  # None: an import that somebody has blocked
+    return None if module is None else finder.owns(module)

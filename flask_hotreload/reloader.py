@@ -427,7 +427,7 @@ class Reloader:
         return report
 
     def collect(self) -> None:
-        """Let go of generations that nobody can roll back to any more. Behind every :meth:`end` of what committed."""
+        """Let go of generations that nobody can roll back to any more. Behind :meth:`end`, when nobody waits."""
         self._keeping.collect(self.current)
 
     def read_ahead(self) -> None:

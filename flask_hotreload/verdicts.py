@@ -36,6 +36,6 @@ class Verdicts:
         known[identity] = weakref.ref(module, forget), verdict
 
     def clear(self) -> None:
-        self.edition = object()
         self._known.clear()
         self.foreign.clear()
+        self.edition = object()  # last: what is found out under it is not from before

@@ -336,7 +336,8 @@ class Worker:
 
     def _prepare(self, record: TransactionRecord) -> Steps:
         yield from self._busy(PREPARE_TIME)
-        ok = self.world.agrees() and (record.phase is Phase.STAGING or bool(self.ask("blobs", [record.id])))
+        is_at_hand = record.phase is Phase.STAGING or self.world.rolls_back
+        ok = self.world.agrees() and (is_at_hand or bool(self.ask("blobs", [record.id])))
         self.staged = record.id
         yield None
         self.participant.prepared(record, ok=ok)
@@ -453,7 +454,7 @@ class Worker:
     # As a coordinator ------------------------------------------------------------------------------------------
 
     def coordinate(self, transaction: str, *, dry_run: bool) -> Steps:
-        record = yield from self._begin(transaction)
+        record = yield from self._begin(transaction, dry_run=dry_run)
         if record is None:
             return
         coordinator = protocol.Coordinator(transaction, dry_run=dry_run, settle_seconds=SETTLE_TIME)
@@ -483,7 +484,7 @@ class Worker:
             yield min(action.until, self.world.now + RECHECK)
             return
         if isinstance(action, Advance):
-            if action.to is Phase.PREPARE:
+            if action.to is Phase.PREPARE or self.world.rolls_back:
                 self.ask("put_blobs", {record.id: b"source"})
                 yield None
             deadline = self.world.now + (PREPARE_TIME if action.to is Phase.PREPARE else APPLY_TIME)
@@ -501,7 +502,7 @@ class Worker:
         yield None
         self.world.ring(record.participants, news)
 
-    def _begin(self, transaction: str) -> Generator[float | None, None, TransactionRecord | None]:
+    def _begin(self, transaction: str, *, dry_run: bool) -> Generator[float | None, None, TransactionRecord | None]:
         until = self.world.now + TURN_TIME
         while self.world.now < until:
             yield None
@@ -515,16 +516,20 @@ class Worker:
                 if isinstance(stand, TryAbort):
                     self.ask("abort", stand.transaction, stand.reason)
                     continue
-                record = self._proposed(view, transaction)
+                record = self._proposed(view, transaction, dry_run=dry_run)
                 yield None
                 if self.name in record.participants and self.ask("begin", record):
+                    yield None
+                    if record.phase is Phase.PREPARE:
+                        news = News(record.id, Phase.PREPARE, record.deadline, record=record)
+                        self.world.ring(record.participants, news)
                     return record
             except StoreUnavailable:
                 pass
             yield self.world.now + 0.1
         return None
 
-    def _proposed(self, view: View, transaction: str) -> TransactionRecord:
+    def _proposed(self, view: View, transaction: str, *, dry_run: bool) -> TransactionRecord:
         dead = self.ask("dead", [member.id for member in view.members])
         living = tuple(member.id for member in view.members if member.id not in dead)
         return TransactionRecord(
@@ -534,7 +539,7 @@ class Worker:
             participants=living,
             base=self.generation,
             generation=view.newest + 1,
-            phase=Phase.STAGING,
+            phase=Phase.STAGING if dry_run or not self.world.rolls_back else Phase.PREPARE,
             deadline=self.world.now + PREPARE_TIME,
         )
 
@@ -554,6 +559,7 @@ class World:
         self.stalls = random.choice((0.0, 0.0, 0.02))
         self.strikes = random.choice((0.0, 0.0, 0.03))  # faults that follow closely upon a change of the store
         self.leased = seed % 2 == 0
+        self.rolls_back = seed % 5 == 3  # then nothing has to be staged by one before all can
         self.store = (store or InMemory)(clock=lambda: self.now, lease=LEASE if self.leased else None)
         self.saved = self.store.saved()  # what the store may fall back to
         self.lost_data = self.crashed_since = False

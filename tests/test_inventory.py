@@ -99,12 +99,30 @@ def test_no_module_is_held(finder):
     assert gone() is None
 
 
-def test_what_is_no_module_and_cannot_be_referred_to_weakly_is_seen_all_the_same(finder, monkeypatch):
-    monkeypatch.setitem(sys.modules, "odd", ())
+class Odd:
+    """What some put in a module's place, and nobody can refer to weakly."""
+
+    __slots__ = ()
+    gone = False
+
+    def __del__(self):
+        Odd.gone = True
+
+
+def test_what_would_have_to_be_held_is_asked_about_each_time(finder):
+    sys.modules["odd"] = Odd()
+    assert inventory(finder) is not inventory(finder)
+    del sys.modules["odd"]
+    assert Odd.gone
+
+
+def test_a_blocked_import_is_not_a_module_that_has_gone(finder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "blocked", None)
+    sys.modules["mine"] = ModuleType("mine")
     first = inventory(finder)
     assert inventory(finder) is first
-    monkeypatch.setitem(sys.modules, "odd", [])
-    assert inventory(finder) is not first
+    monkeypatch.setitem(sys.modules, "mine", None)
+    assert (inventory(finder).owned, inventory(finder).unsure) == (set(), {"blocked", "mine"})
 
 
 def test_where_a_root_comes_to_lead_elsewhere_its_modules_are_told_apart_anew(tmp_path):

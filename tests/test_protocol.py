@@ -400,6 +400,14 @@ def test_a_phase_ends_when_it_hears_that_all_have_agreed(phase, options, then):
     assert coordinator.hear(news) is None  # heard twice; if it did not take effect, the store tells
 
 
+def test_that_all_have_prepared_is_nothing_new_to_who_has_heard_that_all_have_applied():
+    """Of several votes that are cast at once each may be told that it is the last, and the news come late."""
+    coordinator = Coordinator("t1")
+    for phase in (Phase.PREPARE, Phase.APPLY):
+        assert coordinator.hear(News("t1", phase, agreed=True)) is not None
+    assert coordinator.hear(News("t1", Phase.PREPARE, agreed=True)) is None
+
+
 @pytest.mark.parametrize("options", [{}, {"stage": True}])
 def test_what_it_has_seen_it_does_not_do_again_when_it_hears_of_it(options):
     coordinator = Coordinator("t1", **options)

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 
+import msgspec
 import pytest
 
 from flask_hotreload.coordination import database
@@ -669,3 +670,33 @@ def test_under_gevent_others_run_while_one_waits(file):
         first.close(); second.close()
         """
     subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True, timeout=60)
+
+
+def test_a_look_while_the_next_one_begins_does_not_lose_the_votes_of_the_last(opened, monkeypatch):
+    """The file of votes begins anew an instant before the row does."""
+    store, other = opened("a"), opened("b")
+    assert store.join(Member("a", "host", 1, RELEASE, 0))
+    first = TransactionRecord("t1", RELEASE, "a", ("a",), 0, 1, Phase.PREPARE, 1e9, b"")
+    assert store.begin(first)
+    assert store.vote(Vote("t1", Ballot.PREPARED, "a", ok=True)) == 1
+    assert store.abort("t1", "for a test")
+    called, go, views = threading.Event(), threading.Event(), []
+    call = Hands.call
+
+    def slowly(hands, transaction):
+        call(hands, transaction)
+        called.set()
+        assert go.wait(PATIENCE)
+
+    monkeypatch.setattr(Hands, "call", slowly)
+    beginning = threading.Thread(target=other.begin, args=(msgspec.structs.replace(first, id="t2"),))
+    beginning.start()
+    assert called.wait(PATIENCE)
+    looking = threading.Thread(target=lambda: views.append(store.view(RELEASE)))
+    looking.start()
+    looking.join(0.1)
+    assert not views, "it has shown the last one without its votes"
+    go.set()
+    for thread in (looking, beginning):
+        thread.join(PATIENCE)
+    assert [view.active.id for view in views] == ["t2"]

@@ -300,7 +300,7 @@ class Agent:
             self._pause(left)
         else:
             self._conductor.tell_end()
-            self._part.clear_up(at_leisure=True)
+            self._part.clear_up(at_leisure=not self._conductor.busy)
         return True
 
     def _wait(self) -> None:
@@ -348,7 +348,7 @@ class Agent:
         """Do what news lead to at once, and return as :meth:`_step`; ``None``: nothing, look at the store."""
         news, self._news = self._conductor.news or self._news, None
         self._conductor.news = None
-        if news is None or self._failed:
+        if news is None or self._failed or (self._participant.record is None and not self.joined):
             return None
         action = self._participant.hear(news, self._store.now())
         if action is not None:

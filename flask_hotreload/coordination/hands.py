@@ -57,12 +57,15 @@ class Hands:
         if begin in self._everything():  # a member is one process, and casts one vote at a time
             return 0
         self._append(begin + _write(vote) + _end(vote.transaction, _YES if vote.ok else _NO))
-        of_it, over = self._of(vote.transaction)
+        of_it, over = _of(self._everything(), vote.transaction)
         return 0 if over else of_it.count(_end(vote.transaction, _YES))
 
-    def votes(self, transaction: str) -> tuple[Vote, ...]:
-        """Those that count."""
-        of_it, _ = self._of(transaction)
+    def votes(self, transaction: str) -> tuple[Vote, ...] | None:
+        """Those that count; ``None``: they are not called for, by now or yet."""
+        everything = self._everything()
+        if _end(transaction, _CALLED) not in everything:
+            return None
+        of_it, _ = _of(everything, transaction)
         ends = tuple(_end(transaction, word).rstrip() for word in (_YES, _NO))
         return tuple(_read(line.split(b"\t")[2]) for line in of_it.splitlines() if line.endswith(ends))
 
@@ -76,12 +79,6 @@ class Hands:
     def _append(self, line: bytes) -> None:
         if os.write(self._file, line) != len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    def _of(self, transaction: str) -> tuple[bytes, bool]:
-        """Its votes that count, and whether it is over."""
-        called = self._everything().partition(_end(transaction, _CALLED))[2]
-        votes, over, _ = called.partition(_end(transaction, _OVER))
-        return votes, bool(over)
 
     def _everything(self) -> bytes:
         return os.pread(self._file, os.fstat(self._file).st_size, 0)
@@ -102,6 +99,13 @@ def _identity(found: os.stat_result) -> tuple[int, int]:
 
 # A line: transaction, member, vote, word, transaction. One that was cut off has no end, and harms no other since each
 # begins a new line. JSON, in which ids and votes are written, holds neither tabs nor ends of lines.
+
+
+def _of(everything: bytes, transaction: str) -> tuple[bytes, bool]:
+    """Its votes that count, and whether it is over."""
+    called = everything.partition(_end(transaction, _CALLED))[2]
+    votes, over, _ = called.partition(_end(transaction, _OVER))
+    return votes, bool(over)
 
 
 def _begin(vote: Vote) -> bytes:

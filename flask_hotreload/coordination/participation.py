@@ -93,10 +93,10 @@ class Participation:
             self._worker.collect()
             if self._participant.publishes:
                 self._worker.keep_copy(record, self._whole)
-            elif at_leisure:
-                self._worker.read_ahead()
             if at_leisure and self._coordinates(record):
                 self._store.tidy()
+            if at_leisure:
+                self._worker.read_ahead(journal=not self._participant.publishes)
         finally:
             self._tell()
 

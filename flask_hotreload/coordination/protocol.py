@@ -383,7 +383,7 @@ class Coordinator:
         the transaction still waits for one, the store knows, and refuses what comes too late.
         """
         told = news.agreed and news.phase in (Phase.PREPARE, Phase.APPLY) and news.transaction == self.transaction
-        if not told or news.phase is self._acted_on:
+        if not told or self._acted_on in (news.phase, Phase.APPLY):  # several may tell the same, and late
             return None
         self._applies = self._applies or news.phase is Phase.APPLY
         return self._next(news.phase)

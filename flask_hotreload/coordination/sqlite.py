@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from itertools import count
 from math import inf
 from pathlib import Path
@@ -80,13 +80,15 @@ class _Opened:
     """What one process holds of the store."""
 
     def __init__(self, file: Path, busy_seconds: float) -> None:
-        self.database = Database(file, busy_seconds=busy_seconds, first_release=FIRST_RELEASE)
-        try:
+        with ExitStack() as undo:
+            self.database = Database(file, busy_seconds=busy_seconds, first_release=FIRST_RELEASE)
+            undo.callback(self.database.close)
+            self.hands: dict[Ballot, Hands] = {}
             with self.database.explaining():
-                self.hands = {ballot: Hands(file, ballot) for ballot in _BY_HANDS}
-        except BaseException:
-            self.database.close()
-            raise
+                for ballot in _BY_HANDS:
+                    self.hands[ballot] = Hands(file, ballot)
+                    undo.callback(self.hands[ballot].close)
+            undo.pop_all()
         self.member: str | None = None
         self.presence: Presence | None = None
         self.bell: Bell | None = None
@@ -267,7 +269,7 @@ class SQLiteStore:
     def glance(self, release: str, transaction: str | None = None) -> View:
         return self._look(release, transaction, whole=False)
 
-    def _look(self, release: str, transaction: str | None, *, whole: bool) -> View:
+    def _look(self, release: str, transaction: str | None, *, whole: bool, in_turn: bool = False) -> View:
         opened, statement = self._open(), _VIEW if whole else _GLANCE
         known = opened.payload
         ((current, head, newest, votes, members, journalled, *row),) = opened.database.read(
@@ -284,7 +286,11 @@ class SQLiteStore:
         read_votes = () if votes is None else _read_votes(f"[{votes}]")
         if whole and active is not None:
             with self._database.explaining():
-                read_votes += tuple(vote for hands in opened.hands.values() for vote in hands.votes(active.id))
+                by_hand = [hands.votes(active.id) for hands in opened.hands.values()]
+            if None in by_hand and not in_turn:  # somebody begins the next one right now
+                with self._database.turn():
+                    return self._look(release, transaction, whole=whole, in_turn=True)
+            read_votes += tuple(vote for votes in by_hand for vote in votes or ())
         if members is not None and members != opened.members[0]:
             opened.members = (members, _read_members(f"[{members}]"))
         read_members = () if members is None else opened.members[1]
@@ -297,9 +303,9 @@ class SQLiteStore:
                 return False
             if not connection.execute(under_way.TIDIED).fetchone():
                 self._tidy(connection)
+            under_way.put(connection, record)
             for hands in self._open().hands.values():
                 hands.call(record.id)
-            under_way.put(connection, record)
         self._database.shorten_log(FAR_TOO_LONG_LOG)
         return True
 
@@ -356,10 +362,9 @@ class SQLiteStore:
             f"UPDATE active SET phase = ?, reason = ? WHERE id = ? AND {under_way.UNDECIDED}",
             (Phase.ABORTED.value, reason, transaction),
         )
-        if aborted:
+        for hands in self._open().hands.values() if aborted else ():
             with suppress(OSError):  # that a late vote is told so at once is no more than convenient
-                for hands in self._open().hands.values():
-                    hands.end(transaction)
+                hands.end(transaction)
         return aborted
 
     # The journal -----------------------------------------------------------------------------------------------

@@ -109,10 +109,10 @@ class Store(Protocol):
         """From ``STAGING`` to ``PREPARE``, or from ``PREPARE`` to ``APPLY``. Refused from anywhere else."""
 
     def vote(self, vote: Vote, *, told: Member | None = None) -> int:
-        """Cast a vote; return how many have voted yes on this ballot by then: of several that vote at once one is
-        told the whole number. Refused, with 0, if the transaction is not the active one, if this member has cast one
-        on the same ballot, or, except for ``SETTLED``, if it is decided. (One that is cast while it is being decided,
-        or after a commit, may still be counted; nothing comes of that.)
+        """Cast a vote; return how many have voted yes on this ballot by then: of several that vote at once at least
+        one is told the whole number. Refused, with 0, if the transaction is not the active one, if this member has
+        cast one on the same ballot, or, except for ``SETTLED``, if it is decided. (One that is cast while it is being
+        decided, or after a commit, may still be counted; nothing comes of that.)
 
         ``told``: with ``SETTLED``, what the same member tells of itself, to :meth:`update` before, whatever becomes
         of the vote.

@@ -246,10 +246,17 @@ class Worker:
         """What was committed, verified. Raise :class:`StoreUnavailable`."""
         return self._journal_of(self._store.journal(self._release))
 
-    def read_ahead(self) -> None:
-        """Read the journal while there is time: a rollback needs it at once. Raise :class:`StoreUnavailable`."""
-        self.journal()
-        self._reloader.read_ahead()
+    def read_ahead(self, *, journal: bool) -> None:
+        """Find out while there is time what a rollback needs at once; with the ``journal`` where it is at hand.
+
+        What goes wrong here is told by whoever needs it.
+        """
+        try:
+            if journal:
+                self.journal()
+            self._reloader.read_ahead()
+        except Exception:  # noqa: BLE001  # see above
+            _log.debug("worker %s cannot read ahead", worker_id(), exc_info=True)
 
     def sources_read(self, known: Collection[str]) -> Read:
         """What the staged code was made from; without the bytes of the digests that are ``known``."""
