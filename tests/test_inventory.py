@@ -75,9 +75,8 @@ def test_what_is_known_to_be_others_is_not_asked_about(finder, mine):
     ids=["added", "removed", "another under its name"],
 )
 def test_another_module_is_seen(finder, mine, monkeypatch, change, owned):
-    monkeypatch.delitem(sys.modules, "also", raising=False)
-    monkeypatch.setitem(sys.modules, "also", ModuleType("theirs"))
-    monkeypatch.delitem(sys.modules, "also")
+    monkeypatch.setitem(sys.modules, "also", None)  # taken out behind the test
+    del sys.modules["also"]
     assert inventory(finder).owned == {"mine"}
     change()
     assert inventory(finder).owned == owned
@@ -118,10 +117,11 @@ def test_what_would_have_to_be_held_is_asked_about_each_time(finder):
 
 def test_a_blocked_import_is_not_a_module_that_has_gone(finder, monkeypatch):
     monkeypatch.setitem(sys.modules, "blocked", None)
+    monkeypatch.setitem(sys.modules, "mine", None)  # taken out behind the test
     sys.modules["mine"] = ModuleType("mine")
     first = inventory(finder)
     assert inventory(finder) is first
-    monkeypatch.setitem(sys.modules, "mine", None)
+    sys.modules["mine"] = None
     assert (inventory(finder).owned, inventory(finder).unsure) == (set(), {"blocked", "mine"})
 
 
